@@ -1,0 +1,149 @@
+"""ARSample: style tokens and a prompt become pictures."""
+
+from comfy_api.latest import io
+
+from . import host, sockets
+
+
+class ARSample(io.ComfyNode):
+    """Draws the picture code by code with the decoder and turns the codes into pixels with the VQGAN."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ARSample",
+            display_name="AR Sample",
+            category="StyleAR",
+            description=(
+                "Draws what the prompt says in the look of the reference, row by row. The same seed gives "
+                "the same picture; picture k of a batch is the one its own seed, seed + k, gives alone."
+            ),
+            search_aliases=[
+                "stylear sampler",
+                "generate image",
+                "autoregressive sampler",
+                "text to image",
+                "ksampler",
+            ],
+            inputs=[
+                sockets.Model.Input("model", tooltip="From Load StyleAR."),
+                sockets.Style.Input(
+                    "style", tooltip="From Style Token Encode, SAM Subtract or Noise Inject."
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip=(
+                        "What to draw. Leave words for style out: the look comes from the reference, and "
+                        "style words pull away from it."
+                    ),
+                ),
+                _side("width"),
+                _side("height"),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Which of the possible pictures. Change it for another one.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip=(
+                        "How many pictures, of seed, seed + 1 and so on. Together they are faster than one "
+                        "after the other, and take more memory."
+                    ),
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=4.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip=(
+                        "How strongly prompt and style are followed. Raise it when the prompt or the style "
+                        "is weak; lower it when pictures look overdone. 1 is none, and twice as fast."
+                    ),
+                ),
+                io.Int.Input(
+                    "top_k",
+                    default=2000,
+                    min=1,
+                    max=65536,
+                    advanced=True,
+                    tooltip=(
+                        "From how many of the likeliest codes each piece is drawn. Lower it when pictures "
+                        "are messy, raise it when they are flat. 1 always takes the likeliest, whatever the "
+                        "seed."
+                    ),
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=1.0,
+                    min=0.05,
+                    max=5.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="How daring the draw is. Lower it for calm pictures, raise it for variety.",
+                ),
+                sockets.Condition.Input(
+                    "condition", optional=True, tooltip="From Depth Condition: the composition to follow."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The pictures, one for each seed.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: host.HostedModel,
+        style,
+        prompt: str,
+        width: int,
+        height: int,
+        seed: int,
+        batch_size: int,
+        cfg: float,
+        top_k: int,
+        temperature: float,
+        condition=None,
+    ) -> io.NodeOutput:
+        run = host.Run()
+        memory = host.sampling_memory(model.model, width, height, batch_size)
+        engine = model.ready("base", "vqgan", memory=memory)
+        with host.contained():
+            images = engine.generate(
+                prompt,
+                style,
+                condition=condition,
+                width=width or None,
+                height=height or None,
+                seed=seed,
+                batch_size=batch_size,
+                cfg=cfg,
+                top_k=top_k,
+                temperature=temperature,
+                progress=run.progress,
+                cancelled=run.cancelled,
+                preview=run.preview,
+            )
+        return io.NodeOutput(host.to_output(images))
+
+
+def _side(name: str) -> io.Int.Input:
+    return io.Int.Input(
+        name,
+        default=0,
+        min=0,
+        max=4096,
+        step=8,
+        tooltip=(
+            f"{name.capitalize()} in pixels, taken to the nearest multiple of the model's grid: 32 for the "
+            "7B model, 8 for the mini. 0 is the model's own size, which it draws best."
+        ),
+    )

@@ -1,0 +1,269 @@
+"""The one file that knows ComfyUI's memory manager, folders, progress, stop button, previews and tensors."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.cli_args import LatentPreviewMethod, args
+from comfy.model_patcher import ModelPatcher
+
+from ..stylear.errors import BadInput, MissingPart
+from ..stylear.images import to_pil
+
+MINI = "mini (bundled)"
+WITH_MODEL = "with the model"
+FOLDER = "stylear"
+_PACK = Path(__file__).parents[1]
+PICTURES = (_PACK / "stylear" / "mini" / "references", _PACK / "workflows" / "input")
+_WEIGHTS = (".safetensors", ".pth", ".ckpt", ".pt", ".bin")
+_SHARED_FOLDERS = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vision", "segmenter": "sams"}
+
+
+# -- folders -------------------------------------------------------------------------------------------------
+
+
+def register_folders() -> None:
+    """Add models/stylear to ComfyUI's folders, beside what extra_model_paths.yaml has already put there."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].update({*_WEIGHTS, ".json"})
+
+
+def offer_pictures() -> None:
+    """Copy the pictures our workflows begin with to ComfyUI's input folder, so that they run as they open.
+
+    They lie at its top, as stylear_NAME.png, because Load Image lists no subfolders. One that is there
+    already is left alone; a folder that cannot be written costs a warning only.
+    """
+    target = Path(folder_paths.get_input_directory())
+    try:
+        for picture in (file for folder in PICTURES for file in sorted(folder.glob("*.png"))):
+            offered = target / f"{FOLDER}_{picture.name}"
+            if not offered.exists():
+                draft = offered.with_suffix(f".{os.getpid()}")
+                shutil.copyfile(picture, draft)
+                os.replace(draft, offered)
+    except OSError as error:
+        logging.warning("StyleAR: the example pictures could not be copied to %s: %s", target, error)
+
+
+def _files(key: str) -> list[str]:
+    """Every file ComfyUI lists under a folder key (its listing is cached), with forward slashes."""
+    if key not in folder_paths.folder_names_and_paths:
+        return []
+    return [name.replace(os.sep, "/") for name in folder_paths.get_filename_list(key)]
+
+
+def _folders_of(files: list[str], *markers: str) -> list[str]:
+    """The folders in which each of `markers`, a path relative to the folder, is among `files`."""
+    known = set(files)
+    first = f"/{markers[0]}"
+    found = (name.removesuffix(first) for name in files if name.endswith(first))
+    return sorted(folder for folder in found if all(f"{folder}/{marker}" in known for marker in markers))
+
+
+def model_choices() -> list[str]:
+    """The bundled mini, then each folder of models/stylear that is, or has in base/, a base model."""
+    files = _files(FOLDER)
+    whole = _folders_of(files, "base/config.json")
+    bare = {
+        *_folders_of(files, "config.json", "tokenizer.json"),
+        *_folders_of(files, "config.json", "model.safetensors.index.json"),
+    }
+    return [MINI, *whole, *sorted(bare - {f"{folder}/base" for folder in whole})]
+
+
+def part_choices(part: str) -> list[str]:
+    """What may stand in for one part: weight files and their folders, as paths under ComfyUI's models."""
+    choices = set()
+    for key in (FOLDER, _SHARED_FOLDERS[part]):
+        for name in _files(key):
+            if name.endswith(_WEIGHTS):
+                choices.add(f"{key}/{name}")
+                if "/" in name:
+                    choices.add(f"{key}/{name.rpartition('/')[0]}")
+    return [WITH_MODEL, *sorted(choices)]
+
+
+def depth_model_choices() -> list[str]:
+    """Folders of models/stylear in the Hugging Face layout of a model that reads pictures and no text."""
+    files = _files(FOLDER)
+    found = _folders_of(files, "config.json", "preprocessor_config.json")
+    return [folder for folder in found if f"{folder}/tokenizer.json" not in files]
+
+
+def locate_model(choice: str) -> str:
+    """The path of a value of `model_choices` or `depth_model_choices`; MissingPart if it is gone by now."""
+    names = [*model_choices()[1:], *depth_model_choices()]
+    return _locate(f"{FOLDER}/{choice}", [f"{FOLDER}/{name}" for name in names])
+
+
+def locate_part(choice: str, part: str) -> str:
+    """The path of a value of `part_choices`; MissingPart if it is gone by now."""
+    return _locate(choice, part_choices(part)[1:])
+
+
+def _locate(choice: str, choices: list[str]) -> str:
+    """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
+    key, _, name = choice.partition("/")
+    if choice in choices:
+        for root in folder_paths.get_folder_paths(key):
+            path = os.path.join(root, *name.split("/"))
+            if os.path.exists(path):
+                return path
+    raise MissingPart(
+        f"There is no model {name!r}: put it into models/{FOLDER} and refresh (R), or choose another.\n"
+        f"Searched: {', '.join(folder_paths.get_folder_paths(FOLDER))}\n"
+        f"Found: {', '.join(choices) or 'nothing'}"
+    )
+
+
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+class _Managed(torch.nn.Module):
+    """A plain module around one part: ComfyUI writes bookkeeping attributes on what it manages."""
+
+    def __init__(self, part: torch.nn.Module) -> None:
+        super().__init__()
+        self.part = part
+        self.device = offload_device()
+
+
+def _patcher(part: torch.nn.Module) -> ModelPatcher:
+    """Put a part in ComfyUI's care; the plain patcher, as the dynamic one wants layers of its own ops."""
+    return ModelPatcher(
+        _Managed(part), load_device=management.get_torch_device(), offload_device=offload_device()
+    )
+
+
+class HostedModel:
+    """The value on a STYLEAR_MODEL wire: the engine's model, each of its parts in ComfyUI's care.
+
+    ComfyUI keeps only weak references, so the patchers live here and go when the last wire goes.
+    """
+
+    def __init__(self, model) -> None:
+        self.model = model
+        self.patchers = {name: _patcher(part) for name, part in model.parts.items()}
+
+    @property
+    def patcher(self) -> ModelPatcher:
+        """The largest part's patcher, by which ComfyUI's cache recognises a value that holds a model."""
+        return max(self.patchers.values(), key=ModelPatcher.model_size)
+
+    def ready(self, *parts: str, memory: int = 0):
+        """The engine's model, once `parts` are wholly on the compute device with `memory` bytes free beside.
+
+        A part the model does not have is passed over: the engine says what is missing.
+        """
+        wanted = [self.patchers[name] for name in parts if name in self.patchers]
+        management.load_models_gpu(wanted, memory_required=memory, force_full_load=True)
+        return self.model
+
+
+@contextmanager
+def on_device(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """A module on the compute device, for as long as the block lasts."""
+    patcher = _patcher(module)  # ComfyUI forgets the module when this reference goes
+    management.load_models_gpu([patcher], force_full_load=True)
+    yield patcher.model.part
+
+
+def sampling_memory(engine, width: int, height: int, batch_size: int) -> int:
+    """Bytes of a batch's keys and values: two rows for each picture, of its tokens and a usual prompt."""
+    config, weight = engine.base.config, engine.base.lm_head.weight
+    token = (
+        2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
+    )
+    across, down = (2 * (side or engine.size) // engine.grid for side in (width, height))
+    return 2 * batch_size * token * (down * (across + 1) + 256)
+
+
+def offload_device() -> torch.device:
+    """Where weights rest: the CPU, or the GPU under --highvram."""
+    return management.unet_offload_device()
+
+
+def weights_dtype(choice: str) -> torch.dtype:
+    """The dtype named by a combo; "auto" is bfloat16 where the device is good at it, else float32."""
+    if choice == "auto":
+        return torch.bfloat16 if management.should_use_bf16(management.get_torch_device()) else torch.float32
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[choice]
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Keep SystemExit and KeyboardInterrupt of a library from ending ComfyUI's worker thread for good."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"A library tried to end ComfyUI ({error!r}); the queue goes on.") from error
+
+
+# -- while it runs -------------------------------------------------------------------------------------------
+
+
+class Run:
+    """Progress bar, stop button and preview of one execution, as the callables that the engine takes."""
+
+    def __init__(self) -> None:
+        self._bar = None
+        self._done = 0
+
+    def progress(self, done: int, total: int) -> None:
+        """Show `done` of `total` steps."""
+        if self._bar is None:
+            self._bar = comfy.utils.ProgressBar(total)
+        self._done = done
+        self._bar.update_absolute(done, total)
+
+    def cancelled(self) -> bool:
+        """Raise ComfyUI's own interrupt when stop was pressed; the bar looks too, but not on every step."""
+        management.throw_exception_if_processing_interrupted()
+        return False
+
+    @property
+    def preview(self) -> Callable | None:
+        """A callable that takes the pictures so far [B, H, W, 3]; None when previews are switched off."""
+        return None if args.preview_method == LatentPreviewMethod.NoPreviews else self._show
+
+    def _show(self, pictures: torch.Tensor) -> None:
+        if self._bar is not None:
+            # Anything but RGB that JPEG cannot hold would end ComfyUI's server, see its publish loop.
+            preview = ("JPEG", to_pil(pictures[0], name="preview").convert("RGB"), args.preview_size)
+            self._bar.update_absolute(self._done, preview=preview)
+
+
+# -- pictures ------------------------------------------------------------------------------------------------
+
+
+def first_picture(image: torch.Tensor, name: str) -> torch.Tensor:
+    """The first picture of an IMAGE [B, H, W, C], which may be float16: float32 [H, W, C] on the CPU."""
+    if image.ndim != 4 or image.numel() == 0:
+        raise BadInput(
+            f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3]."
+        )
+    return image[0].detach().to("cpu", torch.float32)
+
+
+def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """The first of a MASK [B, H, W] or [H, W]: float32 [H, W] on the CPU; None when nothing is marked.
+
+    LoadImage gives 64 x 64 zeros for a picture without alpha: that is no mask, not an empty region.
+    """
+    if mask is None or mask.numel() == 0:
+        return None
+    mask = mask.reshape(-1, *mask.shape[-2:])[0].detach().to("cpu", torch.float32)
+    return mask if mask.any() else None
+
+
+def to_output(pixels: torch.Tensor) -> torch.Tensor:
+    """Move a result to the device and dtype that ComfyUI passes between nodes."""
+    return pixels.to(management.intermediate_device(), management.intermediate_dtype())

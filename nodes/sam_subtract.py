@@ -1,0 +1,151 @@
+"""SAMSubtract: what the reference shows is taken out of the style tokens, so that only how it looks stays."""
+
+import torch
+from comfy_api.latest import io
+
+from ..stylear.errors import BadInput
+from . import host, sockets
+
+
+class SAMSubtract(io.ComfyNode):
+    """Cuts the subject out with segment anything and subtracts its features (paper section 3.3)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAMSubtract",
+            display_name="SAM Subtract",
+            category="StyleAR",
+            description=(
+                "Keeps the subject of the reference out of your pictures. segment anything finds it by "
+                "itself; help it with a point or a box, or connect a mask made elsewhere. Look at the mask "
+                "output: it should cover what must not come along."
+            ),
+            search_aliases=[
+                "segment anything",
+                "remove content",
+                "content leakage",
+                "negative style",
+                "no leak",
+            ],
+            inputs=[
+                sockets.Model.Input("model", tooltip="From Load StyleAR."),
+                sockets.Style.Input(
+                    "style", tooltip="From Style Token Encode, made from the same reference picture."
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip=(
+                        "How much of the untouched style stays. Raise it when the style becomes weak; lower "
+                        "it when the subject still shows. 1 switches the subtraction off."
+                    ),
+                ),
+                io.Float.Input(
+                    "beta",
+                    default=0.8,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip=(
+                        "How strongly the subject is subtracted. Raise it when the subject still shows; "
+                        "lower it when colours or strokes get lost with it."
+                    ),
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The reference picture again; its subject is cut out. The first of a batch.",
+                ),
+                io.Image.Input(
+                    "content",
+                    optional=True,
+                    tooltip=(
+                        "Instead of image: a picture that shows only what must not come along, for instance "
+                        "a cut-out or a photo of the same thing. It is subtracted whole, or where mask is "
+                        "white."
+                    ),
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip=(
+                        "Instead of points and box: white over what must not come along. A mask painted in "
+                        "Load Image fits. An empty one counts as none. The first of a batch."
+                    ),
+                ),
+                io.String.Input(
+                    "points",
+                    default="",
+                    optional=True,
+                    placeholder="x,y; x,y",
+                    tooltip=(
+                        "Points on the subject, in pixels of image from its top left corner: 120,80; 200,95. "
+                        "Add ,0 to a point that does not belong to it: 10,10,0. Empty: the subject that "
+                        "stands out."
+                    ),
+                ),
+                io.String.Input(
+                    "box",
+                    default="",
+                    optional=True,
+                    placeholder="left,top,right,bottom",
+                    tooltip="A box around the subject, in pixels of image: left,top,right,bottom.",
+                ),
+            ],
+            outputs=[
+                sockets.Style.Output(display_name="style", tooltip="The style without the subject."),
+                io.Mask.Output(display_name="mask", tooltip="What was subtracted, in white."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: host.HostedModel,
+        style,
+        alpha: float,
+        beta: float,
+        image: torch.Tensor | None = None,
+        content: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        points: str = "",
+        box: str = "",
+    ) -> io.NodeOutput:
+        if image is None and content is None:
+            raise BadInput("SAM Subtract has no picture: connect image (the reference itself) or content.")
+        region = host.first_mask(mask)
+        with host.contained():
+            if content is not None:
+                picture = host.first_picture(content, "content")
+                region = torch.ones(picture.shape[:2]) if region is None else region
+            else:
+                picture = host.first_picture(image, "image")
+            if region is None:
+                engine = model.ready("segmenter")
+                region = engine.segment(picture, points=parse_points(points), box=parse_box(box))
+            engine = model.ready("image_encoder", "resampler")
+            cleaned = engine.subtract(style, content=picture, mask=region, alpha=alpha, beta=beta)
+        return io.NodeOutput(cleaned, host.to_output(region[None]))
+
+
+def parse_points(text: str) -> list[tuple[float, ...]] | None:
+    """Read "x,y; x,y,0" as [(x, y), (x, y, 0)]; None for blank text. The engine checks the values."""
+    return [_numbers("points", part, "x,y; x,y") for part in text.split(";") if part.strip()] or None
+
+
+def parse_box(text: str) -> tuple[float, ...] | None:
+    """Read "left,top,right,bottom" as numbers; None for blank text. The engine checks the values."""
+    return _numbers("box", text, "left,top,right,bottom") if text.strip() else None
+
+
+def _numbers(name: str, text: str, form: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise BadInput(
+            f"{name}: {text.strip()!r} is not in the form {form}, with numbers of pixels."
+        ) from error

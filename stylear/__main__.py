@@ -1,0 +1,284 @@
+"""The command line: python -m stylear generate | sheet | info | convert."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import BadInput, StyleARError
+
+PROMPTS = ("a cat", "a rocket", "a tree", "a house")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status: 0, 2 with the reason on stderr, or 130 when stopped."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (StyleARError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: Stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Write one picture, or a numbered one for each of a batch."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from .files import check_new, new_file
+    from .images import open_image
+
+    targets = _targets(Path(options.out), options.batch)
+    for target in targets:
+        check_new(target, options.overwrite)
+    if options.point or options.box or options.mask or options.content:
+        options.subtract = True
+    model = _load(options)
+    style = _style(model, options)
+    if options.gamma:
+        style = style.with_noise(options.gamma, options.noise_seed)
+    condition = None if options.condition is None else model.encode_condition(open_image(options.condition))
+    with _bar("codes") as progress:
+        pictures = model.generate(
+            options.prompt,
+            style,
+            condition=condition,
+            width=options.width,
+            height=options.height,
+            seed=options.seed,
+            batch_size=options.batch,
+            cfg=options.cfg,
+            top_k=options.top_k,
+            temperature=options.temperature,
+            progress=progress,
+        )
+    given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
+    for index, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
+        text = PngInfo()
+        text.add_text("parameters", json.dumps({**given, "seed": options.seed + index, "batch": 1}))
+        with new_file(target, options.overwrite) as draft:
+            _to_image(picture).save(draft, format="PNG", pnginfo=text)
+        print(target)
+
+
+def sheet(options: argparse.Namespace) -> None:
+    """Write a contact sheet of several styles by several prompts."""
+    from .files import check_new, new_file
+    from .images import open_image
+    from .pipeline import MINI
+    from .sheet import contact_sheet
+
+    target = _png(Path(options.out))
+    check_new(target, options.overwrite)
+    paths = options.styles or sorted((MINI / "references").glob("*.png"))
+    if not paths:
+        raise BadInput("There are no reference pictures. Give some with --styles.")
+    references = [open_image(path) for path in paths]
+    model = _load(options)
+    rows = []
+    with _bar("pictures") as progress:
+        for reference in references:
+            style = model.encode_style(reference).with_noise(options.gamma, options.noise_seed)
+            rows.append([])
+            for prompt in options.prompts:
+                settings = {"cfg": options.cfg, "top_k": options.top_k, "temperature": options.temperature}
+                rows[-1].append(_to_image(model.generate(prompt, style, seed=options.seed, **settings)[0]))
+                progress(sum(map(len, rows)), len(references) * len(options.prompts))
+    with new_file(target, options.overwrite) as draft:
+        contact_sheet(references, options.prompts, rows).save(draft, format="PNG")
+    print(target)
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print what each file is: its parts, their sizes, dtypes and parameters."""
+    from .checkpoint.describe import describe
+
+    for path in options.paths:
+        print("\n".join(describe(path)))
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Turn a pickle or shards into one safetensors file."""
+    from .convert import convert as run
+
+    for part in run(options.source, options.target, options.overwrite):
+        print(f"{options.target}: {part}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(
+        prog="python -m stylear", description="Pictures in the style of a reference."
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    one = _command(commands, "generate", generate, "one picture, or a batch, of a prompt in a style")
+    one.add_argument(
+        "--style", required=True, help="the reference picture, or style tokens saved as .safetensors"
+    )
+    one.add_argument("--prompt", required=True, help="what to draw")
+    one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
+    one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
+    one.add_argument(
+        "--subtract", action="store_true", help="keep the salient object of the reference out (SAM)"
+    )
+    one.add_argument(
+        "--point", action="append", type=_numbers, help="x,y on that object; may be repeated (SAM)"
+    )
+    one.add_argument("--box", type=_numbers, help="left,top,right,bottom around it (SAM)")
+    one.add_argument("--mask", help="a picture that is white where it is, in place of SAM")
+    one.add_argument(
+        "--content", help="a picture of what must not come along, in place of cutting the reference"
+    )
+    one.add_argument(
+        "--alpha", type=_number, default=0.2, help="share of the style that stays untouched (%(default)s)"
+    )
+    one.add_argument(
+        "--beta", type=_number, default=0.8, help="how much of the content is subtracted (%(default)s)"
+    )
+    one.add_argument("--batch", type=int, default=1, help="how many pictures, of seed, seed + 1 and so on")
+    one.add_argument(
+        "--width", type=int, help="pixels, rounded to the model's grid (the size it was trained at)"
+    )
+    one.add_argument("--height", type=int, help="the same for the height")
+
+    many = _command(commands, "sheet", sheet, "a contact sheet of several styles by several prompts")
+    many.add_argument("--styles", nargs="+", help="reference pictures (those that come with the mini)")
+    many.add_argument("--prompts", nargs="+", default=list(PROMPTS), help="what to draw")
+    many.add_argument("--out", default="contact_sheet.png", help="a .png (%(default)s)")
+
+    for command in (one, many):
+        command.add_argument(
+            "--model", "--base", default="mini", help="mini, or the base model's folder or file"
+        )
+        for part in ("adapter", "vqgan", "image-encoder", "segmenter"):
+            command.add_argument(f"--{part}", help="its folder or file (searched for in the model's folder)")
+        command.add_argument(
+            "--gamma", type=_number, default=0.1, help="noise on the style tokens (%(default)s)"
+        )
+        command.add_argument("--noise-seed", type=int, default=0, help="which noise (%(default)s)")
+        command.add_argument("--seed", type=int, default=0, help="which picture (%(default)s)")
+        command.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
+        command.add_argument(
+            "--top-k", type=int, default=2000, help="likeliest codes to draw from; 1 is greedy"
+        )
+        command.add_argument("--temperature", type=_number, default=1.0, help="(%(default)s)")
+        command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
+        command.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
+        command.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+    files = _command(commands, "info", info, "what each file or folder holds")
+    files.add_argument("paths", nargs="+", metavar="PATH")
+
+    turned = _command(commands, "convert", convert, "a pickle or shards to one safetensors file")
+    turned.add_argument(
+        "source", metavar="SRC", help="a .pth, .ckpt or .bin, an index of shards, or their folder"
+    )
+    turned.add_argument("target", metavar="DST", help="a .safetensors")
+    turned.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    return whole
+
+
+def _command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=run.__doc__)
+    command.set_defaults(run=run)
+    return command
+
+
+def _load(options: argparse.Namespace):
+    from .pipeline import StyleAR
+
+    return StyleAR.load(
+        options.model,
+        adapter=options.adapter,
+        vqgan=options.vqgan,
+        image_encoder=options.image_encoder,
+        segmenter=options.segmenter,
+        dtype=options.dtype,
+        device=options.device,
+    )
+
+
+def _style(model, options: argparse.Namespace):
+    """The style tokens, with the content subtracted if that was asked for."""
+    from .images import open_image
+    from .style import StyleTokens
+
+    if options.style.endswith(".safetensors"):
+        if options.subtract and not options.content:
+            raise BadInput(
+                "Saved style tokens have no picture to cut from. Give the picture as --style, or --content."
+            )
+        style, reference = StyleTokens.load(options.style), None
+    else:
+        reference = open_image(options.style)
+        style = model.encode_style(reference)
+    if not options.subtract:
+        return style
+    content = reference if options.content is None else open_image(options.content)
+    mask = None if options.mask is None else open_image(options.mask)
+    cut = options.point or options.box or mask
+    if cut is None and options.content is None:
+        mask = model.segment(reference)
+    return model.subtract(
+        style,
+        content,
+        mask=mask,
+        points=options.point,
+        box=options.box,
+        alpha=options.alpha,
+        beta=options.beta,
+    )
+
+
+def _targets(out: Path, count: int) -> list[Path]:
+    _png(out)
+    return (
+        [out] if count == 1 else [out.with_name(f"{out.stem}_{index}{out.suffix}") for index in range(count)]
+    )
+
+
+def _png(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        raise BadInput(f"{path} does not end in .png. Give such a name.")
+    return path
+
+
+def _to_image(picture):
+    """A float picture [H, W, 3] in 0..1 as 8-bit RGB, truncated as released."""
+    from PIL import Image
+
+    return Image.fromarray((picture * 255).byte().numpy())
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _number(text: str) -> float:
+    """A finite number; argparse turns the error into its own message."""
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(_number(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

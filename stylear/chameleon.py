@@ -1,0 +1,313 @@
+"""The Chameleon decoder for sampling, with Hugging Face's keys and a preallocated key/value cache."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import BadCheckpoint, MissingPart
+
+_QK_NORM_EPS = 1e-5  # fixed in Chameleon, unlike rms_norm_eps
+
+
+@dataclass(frozen=True)
+class ChameleonConfig:
+    """The shapes of a Chameleon decoder, by the names of Hugging Face's config.json."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int = 4096
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    swin_norm: bool = False
+
+    def __post_init__(self):
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if min(heads, kv_heads) < 1 or self.hidden_size % (2 * heads) or heads % kv_heads:
+            raise BadCheckpoint(
+                f"hidden_size {self.hidden_size}, {heads} heads and {kv_heads} key/value heads do not divide "
+                "evenly: use the config.json that belongs to the weights."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "ChameleonConfig":
+        """Read a config.json; MissingPart if there is none, BadCheckpoint if it is no Chameleon's."""
+        path = Path(path)
+        if not path.is_file():
+            raise MissingPart(f"No config at {path}: put the base model's config.json there.")
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (BadCheckpoint, ValueError) as error:
+            raise BadCheckpoint(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ChameleonConfig":
+        """Take the shapes out of a config.json of transformers 4 or 5; BadCheckpoint for another model's."""
+        if not isinstance(values, dict):
+            raise BadCheckpoint("This is not a config.json: its top level has to be an object.")
+        rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+        unsupported = {
+            "attention_bias": bool(values.get("attention_bias")),
+            "mlp_bias": bool(values.get("mlp_bias")),
+            "hidden_act": values.get("hidden_act", "silu") != "silu",
+            "rope_scaling": rope.get("rope_type", rope.get("type", "default")) != "default",
+        }
+        if any(unsupported.values()):
+            names = ", ".join(name for name, wrong in unsupported.items() if wrong)
+            raise BadCheckpoint(
+                f"No Chameleon has this setting of {names}: use the config.json of the base model."
+            )
+        known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
+        known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
+        if "rope_theta" in rope:
+            known["rope_theta"] = rope["rope_theta"]
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise BadCheckpoint(f"This config.json is not a Chameleon decoder's: {error}") from error
+
+
+@dataclass
+class Cache:
+    """Keys and values of what a call has read so far, and the rotary tables for its positions.
+
+    `keys`, `values`: [layers, rows, kv_heads, slots, head_dim]; `cos`, `sin`: [slots, head_dim / 2];
+    `lengths`: filled slots of each row. Slots behind it are never read, so setting a length back forgets.
+    """
+
+    keys: Tensor
+    values: Tensor
+    cos: Tensor
+    sin: Tensor
+    lengths: list[int] = field(default_factory=list)
+
+    def share(self, source: int, rows: range) -> None:
+        """Give each of `rows` what row `source` holds."""
+        length = self.lengths[source]
+        for row in rows:
+            if row != source:
+                self.keys[:, row, :, :length] = self.keys[:, source, :, :length]
+                self.values[:, row, :, :length] = self.values[:, source, :, :length]
+                self.lengths[row] = length
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What every layer needs to know of one forward pass: where rows are written and what they may see."""
+
+    rows: Tensor  # [rows, 1], counting the rows of this pass
+    positions: Tensor  # [rows, n]
+    total: int  # slots to read
+    mask: Tensor  # [rows, 1, n, total], true where a query may look
+    cos: Tensor  # [rows, n, 1, head_dim / 2]
+    sin: Tensor
+
+
+class Chameleon(nn.Module):
+    """Chameleon's language model (arXiv 2405.09818): embeddings in, hidden states and logits out."""
+
+    def __init__(self, config: ChameleonConfig):
+        super().__init__()
+        self.config = config
+        self.model = _Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings [..., hidden] of token ids int64 [...]."""
+        return self.model.embed_tokens(ids)
+
+    def new_cache(self, rows: int, slots: int) -> Cache:
+        """An empty cache for `rows` sequences of up to `slots` tokens, of the weights' device and dtype."""
+        config, like = self.config, self.model.embed_tokens.weight
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_dim)
+        channels = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=like.device)
+        frequencies = 1.0 / config.rope_theta ** (channels / config.head_dim)
+        angles = torch.arange(slots, dtype=torch.float32, device=like.device)[:, None] * frequencies
+        return Cache(
+            keys=like.new_zeros(shape),
+            values=like.new_zeros(shape),
+            cos=angles.cos().to(like.dtype),
+            sin=angles.sin().to(like.dtype),
+            lengths=[0] * rows,
+        )
+
+    def forward(self, embeddings: Tensor, cache: Cache, rows: range | None = None) -> Tensor:
+        """Read `embeddings` [rows, n, hidden] after what `cache` holds; normed hidden states of that shape.
+
+        `rows`: which rows of the cache these are (a range of step 1), all by default. Each row goes on at its
+        own length, which grows by n. ValueError if the cache has too few slots.
+        """
+        rows = range(len(cache.lengths)) if rows is None else rows
+        step = self._step(embeddings.shape[1], cache, rows)
+        hidden = embeddings
+        for index, layer in enumerate(self.model.layers):
+            keys, values = (kept[index, rows.start : rows.stop] for kept in (cache.keys, cache.values))
+            hidden = layer(hidden, keys, values, step)
+        for row in rows:
+            cache.lengths[row] += embeddings.shape[1]
+        return self.model.norm(hidden)
+
+    def head(self, ids: Tensor) -> Tensor:
+        """Rows [k, hidden] of the output head for token ids int64 [k]; a view if the ids are consecutive."""
+        weight, first = self.lm_head.weight, int(ids[0])
+        if torch.equal(ids.cpu(), torch.arange(first, first + len(ids))):
+            return weight[first : first + len(ids)]
+        return weight[ids.to(weight.device)]
+
+    def logits(self, hidden: Tensor, head: Tensor | None = None) -> Tensor:
+        """Logits float32 [..., k] of hidden states [..., hidden], over `head` or the whole vocabulary."""
+        return F.linear(hidden, self.lm_head.weight if head is None else head).float()
+
+    def _step(self, n: int, cache: Cache, rows: range) -> _Step:
+        device, slots = cache.keys.device, cache.keys.shape[3]
+        lengths = [cache.lengths[row] for row in rows]
+        total = max(lengths) + n
+        if total > slots:
+            raise ValueError(f"The cache has {slots} slots and {total} are needed.")
+        positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n, device=device)
+        return _Step(
+            rows=torch.arange(len(rows), device=device)[:, None],
+            positions=positions,
+            total=total,
+            mask=(torch.arange(total, device=device) <= positions[..., None])[:, None],
+            cos=cache.cos[positions][:, :, None],
+            sin=cache.sin[positions][:, :, None],
+        )
+
+
+class _Decoder(nn.Module):
+    """Named as in Hugging Face's keys: `model.embed_tokens`, `model.layers`, `model.norm`."""
+
+    def __init__(self, config: ChameleonConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = _RMSNorm(config)
+
+
+class _Layer(nn.Module):
+    """Attention and MLP, each with a residual; the norm stands before them, or behind with `swin_norm`."""
+
+    def __init__(self, config: ChameleonConfig):
+        super().__init__()
+        self.swin_norm = config.swin_norm
+        self.input_layernorm = _RMSNorm(config)
+        self.self_attn = _Attention(config)
+        self.post_attention_layernorm = _RMSNorm(config)
+        self.mlp = _MLP(config)
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, step: _Step) -> Tensor:
+        if self.swin_norm:
+            hidden = hidden + self.input_layernorm(self.self_attn(hidden, keys, values, step))
+            return hidden + self.post_attention_layernorm(self.mlp(hidden))
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), keys, values, step)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class _Attention(nn.Module):
+    """Causal attention with a LayerNorm on each head's queries and keys before the rotary embedding."""
+
+    def __init__(self, config: ChameleonConfig):
+        super().__init__()
+        hidden, kv_width = config.hidden_size, config.num_key_value_heads * config.head_dim
+        self.grouped = config.num_key_value_heads != config.num_attention_heads
+        self.q_proj = nn.Linear(hidden, hidden, bias=False)
+        self.k_proj = nn.Linear(hidden, kv_width, bias=False)
+        self.v_proj = nn.Linear(hidden, kv_width, bias=False)
+        self.o_proj = nn.Linear(hidden, hidden, bias=False)
+        self.q_norm = _HeadNorm(config.num_attention_heads, config.head_dim)
+        self.k_norm = _HeadNorm(config.num_key_value_heads, config.head_dim)
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, step: _Step) -> Tensor:
+        """`keys`, `values`: this layer's cache [rows, kv_heads, slots, head_dim], written in place."""
+        query = _rotate(self.q_norm(self.q_proj(hidden)), step)
+        key = _rotate(self.k_norm(self.k_proj(hidden)), step)
+        keys[step.rows, :, step.positions] = key
+        values[step.rows, :, step.positions] = self.v_proj(hidden).view_as(key)
+        attended = F.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            keys[:, :, : step.total],
+            values[:, :, : step.total],
+            attn_mask=step.mask,
+            enable_gqa=self.grouped,
+        )
+        return self.o_proj(attended.transpose(1, 2).flatten(2))
+
+
+class _MLP(nn.Module):
+    """The gated feed-forward block."""
+
+    def __init__(self, config: ChameleonConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class _RMSNorm(nn.Module):
+    """Root mean square norm over the channels."""
+
+    def __init__(self, config: ChameleonConfig):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(config.hidden_size))
+        self.eps = config.rms_norm_eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+
+
+class _HeadNorm(nn.Module):
+    """LayerNorm over the channels of each head, with a scale and a shift for every head."""
+
+    def __init__(self, heads: int, head_dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, head_dim))
+        self.bias = nn.Parameter(torch.zeros(heads, head_dim))
+
+    def forward(self, projected: Tensor) -> Tensor:
+        """[rows, n, heads * head_dim] to [rows, n, heads, head_dim]."""
+        heads = projected.unflatten(-1, self.weight.shape)
+        return F.layer_norm(heads, heads.shape[-1:], eps=_QK_NORM_EPS) * self.weight + self.bias
+
+
+def _rotate(heads: Tensor, step: _Step) -> Tensor:
+    """Rotary embedding of [rows, n, heads, head_dim]: channel i turns with channel i + head_dim / 2."""
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((first * step.cos - second * step.sin, second * step.cos + first * step.sin), dim=-1)
+
+
+def expand_norms(state_dict: dict[str, Tensor], config: ChameleonConfig) -> dict[str, Tensor]:
+    """Give every head its own row of the query and key norms.
+
+    Lumina-mGPT's checkpoints keep one row for each model-parallel shard, [shards, head_dim], which that
+    shard's heads share. Returns a new dict; BadCheckpoint if the rows do not divide the heads.
+    """
+    expanded = dict(state_dict)
+    for name, weight in state_dict.items():
+        norm = name.split(".")[-2] if "." in name else ""
+        if norm not in ("q_norm", "k_norm"):
+            continue
+        heads = config.num_attention_heads if norm == "q_norm" else config.num_key_value_heads
+        shards = len(weight)
+        if list(weight.shape) != [shards, config.head_dim] or shards == 0 or heads % shards:
+            raise BadCheckpoint(
+                f"{name} is {list(weight.shape)} and does not fit {heads} heads of {config.head_dim} "
+                "channels: use the config.json that belongs to the weights."
+            )
+        expanded[name] = weight.repeat_interleave(heads // shards, dim=0)
+    return expanded

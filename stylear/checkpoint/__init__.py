@@ -1,0 +1,23 @@
+"""Recognises every layout of weights on disk by its keys and shapes, and loads it; says what is missing."""
+
+from .files import WeightFile, open_weights, read_state_dict, weight_files
+from .load import load_adapter, load_base, load_image_encoder, load_segmenter, load_vqgan, trained_size
+from .parts import PARTS, Found, find, holds, parts_in
+
+__all__ = [
+    "PARTS",
+    "Found",
+    "WeightFile",
+    "find",
+    "holds",
+    "load_adapter",
+    "load_base",
+    "load_image_encoder",
+    "load_segmenter",
+    "load_vqgan",
+    "open_weights",
+    "parts_in",
+    "read_state_dict",
+    "trained_size",
+    "weight_files",
+]

@@ -1,0 +1,312 @@
+"""StyleAR in one object: reference picture to style tokens, prompt and style tokens to pictures."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .chameleon import Chameleon
+from .checkpoint import (
+    PARTS,
+    holds,
+    load_adapter,
+    load_base,
+    load_image_encoder,
+    load_segmenter,
+    load_vqgan,
+    trained_size,
+)
+from .condition import condition_pixels
+from .encoder import ImageEncoder
+from .errors import BadCheckpoint, BadInput, MissingPart
+from .images import Picture, to_mask, to_rgb
+from .resampler import Resampler
+from .sampling import SEEDS, SamplingSettings, embed_prompt, sample
+from .segment import Segmenter, content_picture
+from .style import StyleTokens, enhance, resample
+from .vocabulary import LATENTS_PER_GRID, Vocabulary
+from .vqgan import VQGAN
+
+MINI = Path(__file__).parent / "mini"
+RELEASED_STEPS = 24  # grid steps of a side at which the released models were trained: 768 px
+MAX_BATCH = 256
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class StyleAR:
+    """A whole model; a part works where its weights are, so each may be moved between calls.
+
+    Attributes: `base` (Chameleon, LoRA folded in), `vocabulary`, `resampler`, `vqgan`, `image_encoder`,
+    `segmenter` (or None), `size` (the side in pixels it was trained at), `grid` (pixels that a side is a
+    multiple of).
+    """
+
+    def __init__(
+        self,
+        base: Chameleon,
+        vocabulary: Vocabulary,
+        resampler: Resampler,
+        vqgan: VQGAN,
+        image_encoder: ImageEncoder,
+        segmenter: Segmenter | None = None,
+        size: int | None = None,
+    ):
+        """Tie parts together; BadCheckpoint with both numbers if they do not fit. Most want `load`."""
+        self.base, self.vocabulary, self.resampler = base, vocabulary, resampler
+        self.vqgan, self.image_encoder, self.segmenter = vqgan, image_encoder, segmenter
+        self.grid = LATENTS_PER_GRID * vqgan.downsampling
+        self.size = size or self.grid * min(RELEASED_STEPS, vocabulary.max_grid)
+        made, read = resampler.config.output, resampler.config.features
+        _agree("the adapter makes tokens of width", made, "the base reads", base.config.hidden_size)
+        _agree("the adapter reads features of width", read, "the encoder makes", image_encoder.config.width)
+        _agree("the VQGAN has as codes", vqgan.config.codes, "the tokenizer", len(vocabulary.code_ids))
+        if vocabulary.size > base.config.vocab_size:
+            _agree("the tokenizer has as tokens", vocabulary.size, "the base", base.config.vocab_size)
+
+    @classmethod
+    def load(
+        cls,
+        base: str | PathLike,
+        adapter: str | PathLike | None = None,
+        vqgan: str | PathLike | None = None,
+        image_encoder: str | PathLike | None = None,
+        segmenter: str | PathLike | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+    ) -> "StyleAR":
+        """Load a model: "mini" for the bundled one, or a folder or file for each part.
+
+        A file is known by what is in it. A part that is not given is looked for in the folder `base` and
+        those directly below it; only the segmenter may be absent. `dtype` of the base: float32, bfloat16 or
+        float16 (torch's, or the name), by default bfloat16 on CUDA and float32 elsewhere; the smaller parts
+        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. Raises MissingPart with
+        the part, where it was looked for and how to get it, or BadCheckpoint.
+        """
+        base = MINI if base == "mini" else Path(base)
+        device = _device(device)
+        dtype = _dtype(dtype, device)
+        size = trained_size(base)
+        beside = base if base.is_dir() else base.parent
+        lora, resampler = load_adapter(adapter or beside)
+        decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=vqgan)
+        parts = [decoder, resampler, load_vqgan(vqgan or beside), load_image_encoder(image_encoder or beside)]
+        if segmenter or holds("segmenter", beside):
+            parts.append(load_segmenter(segmenter or beside))
+        decoder, resampler, *others = (part.to(device) for part in parts)
+        return cls(decoder, vocabulary, resampler, *others, size=size)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules by name: base, resampler, vqgan, image_encoder and, if there is one, segmenter."""
+        names = ("base", "resampler", "vqgan", "image_encoder", "segmenter")
+        return {name: module for name in names if (module := getattr(self, name)) is not None}
+
+    def info(self) -> dict:
+        """What is loaded: sizes in pixels and, for each part, its parameters, dtype and device."""
+        return {
+            "size": self.size,
+            "grid": self.grid,
+            "largest": self.grid * self.vocabulary.max_grid,
+            "style_tokens": [self.resampler.config.tokens, self.resampler.config.output],
+            "parts": {
+                name: {
+                    "parameters": sum(weight.numel() for weight in module.parameters()),
+                    "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
+                    "device": str(next(module.parameters()).device),
+                }
+                for name, module in self.parts.items()
+            },
+        }
+
+    def encode_style(self, image: Picture) -> StyleTokens:
+        """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture."""
+        features = self.image_encoder.encode(image)
+        return StyleTokens(resample(self.resampler, features)[0], features)
+
+    def segment(
+        self,
+        image: Picture,
+        points: Iterable[Sequence[float]] | None = None,
+        box: Sequence[float] | None = None,
+    ) -> Tensor:
+        """The mask of one object, float32 [H, W]: at `points`, in `box`, or the salient one without either.
+
+        points: (x, y) or (x, y, 1 or 0); box: (left, top, right, bottom); both in pixels of the picture.
+        Raises MissingPart without a segmenter, BadInput where nothing is found.
+        """
+        if self.segmenter is None:
+            part = PARTS["segmenter"]
+            raise MissingPart(
+                f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH.\n"
+                f"Accepted: {part.files}."
+            )
+        return self.segmenter.mask(image, points, box)
+
+    def subtract(
+        self,
+        style: StyleTokens,
+        content: Picture | None = None,
+        mask: Picture | None = None,
+        points: Iterable[Sequence[float]] | None = None,
+        box: Sequence[float] | None = None,
+        alpha: float = 0.2,
+        beta: float = 0.8,
+    ) -> StyleTokens:
+        """A style without what must not come along: alpha R(F) + (1 - alpha) R(F - beta F_S) (paper 3.3).
+
+        `content`: a picture of it, taken whole (as released); or the reference itself, with what to cut out
+        of it: `mask` (1 where it is), or `points` or `box` for the segmenter. For the salient object pass
+        mask=model.segment(reference). F_S is of the cut-out on white. Raises BadInput, or MissingPart.
+        """
+        _check_style(style)
+        if style.features is None:
+            raise BadInput("This style has no features to subtract from. Encode its picture again.")
+        if content is None:
+            raise BadInput("There is nothing to subtract. Pass the reference as content, and a mask.")
+        if mask is not None and (points is not None or box is not None):
+            raise BadInput("Both a mask and points or a box were given. Pass one of them.")
+        image = to_rgb(content, name="content")
+        if points is not None or box is not None:
+            mask = self.segment(image, points, box)
+        if mask is not None:
+            image = content_picture(image, to_mask(mask, image.size))
+        tokens = enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta)
+        return StyleTokens(tokens, style.features)
+
+    @torch.no_grad()
+    def encode_condition(self, image: Picture) -> Tensor:
+        """A depth or segmentation map as codes for `generate`, int64 [h, w], cropped to the best shape."""
+        pixels = condition_pixels(image, self.size, self.grid)
+        return self.vqgan.encode(pixels.to(_place(self.vqgan)))[0].cpu()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str,
+        style: StyleTokens,
+        condition: Tensor | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        seed: int = 0,
+        batch_size: int = 1,
+        cfg: float = 4.0,
+        top_k: int = 2000,
+        temperature: float = 1.0,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        preview: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
+
+        width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
+        Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
+        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. `progress(done, total)`;
+        `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
+        after each row of codes, grey where nothing is yet.
+        Raises BadInput for a value out of its range and for a prompt that is too long.
+        """
+        settings = SamplingSettings(cfg, top_k, temperature)
+        _check_style(style)
+        if not isinstance(prompt, str):
+            raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
+        grid = self._steps("height", height), self._steps("width", width)
+        first = _whole("seed", seed, 0, SEEDS - 1)
+        seeds = range(first, first + _whole("batch_size", batch_size, 1, MAX_BATCH))
+        template = self.vocabulary.prompt(
+            prompt,
+            condition,
+            style_tokens=self.resampler.config.tokens,
+            max_length=self._room(grid, condition),
+        )
+        codes = sample(
+            self.base,
+            self.vocabulary,
+            embed_prompt(self.base, template, style.tokens),
+            grid,
+            seeds,
+            settings,
+            progress,
+            cancelled,
+            None if preview is None else lambda _, codes: preview(self._draw(codes, grid[0])),
+        )
+        return self._draw(codes, grid[0])
+
+    def _steps(self, name: str, side: int | None) -> int:
+        """A side in pixels as grid steps, rounded to the nearest, halves up; one at least."""
+        side = self.size if side is None else _whole(name, side, 1, self.grid * self.vocabulary.max_grid)
+        return max(1, math.floor(side / self.grid + 0.5))
+
+    def _room(self, grid: tuple[int, int], condition: Tensor | None) -> int:
+        """How many tokens a prompt may take: the positions the picture leaves, and the condition's on top.
+
+        Rotary positions have no end, and the released depth model reads its map beyond the configured ones.
+        """
+        limit, taken = self.base.config.max_position_embeddings, _tokens(*grid)
+        if taken >= limit:
+            width, height = grid[1] * self.grid, grid[0] * self.grid
+            raise BadInput(
+                f"A picture of {width} x {height} takes {taken} tokens and the model has {limit} positions. "
+                "Ask for a smaller one."
+            )
+        if condition is None:
+            return limit - taken
+        if not (isinstance(condition, Tensor) and condition.dtype == torch.int64 and condition.ndim == 2):
+            raise BadInput("The condition is not what encode_condition returns. Encode the map with it.")
+        return limit - taken + _tokens(*(side // LATENTS_PER_GRID for side in condition.shape))
+
+    def _draw(self, codes: Tensor, height: int) -> Tensor:
+        """Pictures of codes int64 [B, rows, w], `height` grid steps high, grey below the rows there are."""
+        place = _place(self.vqgan)
+        pictures = torch.cat([self.vqgan.decode(one[None].to(place)).float().cpu() for one in codes])
+        pictures = F.pad(pictures, (0, 0, 0, height * self.grid - pictures.shape[2]))
+        return ((pictures.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).contiguous()
+
+
+def _tokens(height: int, width: int) -> int:
+    """Tokens of a picture of so many grid steps: start, two sizes, rows that end in a new line, end."""
+    return 4 + LATENTS_PER_GRID * height * (LATENTS_PER_GRID * width + 1)
+
+
+def _place(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    try:
+        device = torch.device(device or next(name for name in there if there[name]))
+    except (RuntimeError, TypeError) as error:
+        raise BadInput(f"There is no device {device!r}. Use cpu, cuda or mps.") from error
+    if not there.get(device.type, True):
+        raise BadInput(f"There is no {device.type} for this PyTorch. Use another device, or install it.")
+    return device
+
+
+def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if dtype not in DTYPES.values():
+        raise BadInput(f"dtype is {dtype!r}. Use one of {', '.join(DTYPES)}.")
+    return dtype
+
+
+def _whole(name: str, value: int, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+        raise BadInput(f"{name} is {value!r}; it has to be a whole number from {least} to {most}.")
+    return int(value)
+
+
+def _check_style(style: StyleTokens) -> None:
+    if not isinstance(style, StyleTokens):
+        raise BadInput(f"The style is a {type(style).__name__}. Pass what encode_style returns.")
+
+
+def _agree(what: str, ours: int, other: str, theirs: int) -> None:
+    if ours != theirs:
+        raise BadCheckpoint(f"Use parts that belong together: {what} {ours} and {other} {theirs}.")

@@ -1,0 +1,130 @@
+"""ComfyUI's own page in Chromium: loads graphs, runs them, and says what a person would see."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from comfy_server import ComfyServer
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+READY = (
+    "() => window.app?.extensionManager && document.querySelector('#graph-canvas')"
+    " && !document.querySelector('#splash-loader')"
+)
+LAY_OUT = """
+async ([graph, layout]) => {
+  await app.loadApiJson(graph, 'workflow.json');
+  for (const [id, [x, y, width, height]] of Object.entries(layout.nodes)) {
+    const node = app.graph.getNodeById(Number(id));
+    node.pos = [x, y];
+    node.setSize([width, Math.max(height, node.computeSize()[1])]);
+    node.title = layout.titles[id] ?? node.title;
+    for (const widget of node.widgets ?? [])
+      if (widget.name === 'control_after_generate' && layout.fixed) widget.value = 'fixed';
+  }
+  const [text, x, y, width, height] = layout.note;
+  const note = LiteGraph.createNode('MarkdownNote');
+  app.graph.add(note);
+  note.pos = [x, y];
+  note.setSize([width, height]);
+  note.title = 'What to turn';
+  note.widgets[0].value = text;
+  const workflow = app.graph.serialize();
+  workflow.extra = { ds: { scale: 0.8, offset: [80, 120] } };
+  return JSON.stringify(workflow);
+}
+"""
+
+
+@contextmanager
+def browser() -> Iterator:
+    """A headless Chromium of the system's, through Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Page:
+    """One tab on the server's page. `errors` collects what went wrong in it."""
+
+    def __init__(self, chromium, server: ComfyServer) -> None:
+        self.server = server
+        self.errors: list[str] = []
+        self.tab = chromium.new_page(viewport={"width": 2400, "height": 1200})
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.renderer("classic")
+
+    def renderer(self, name: str) -> None:
+        """Show nodes on the classic canvas, or with the newer Vue components ("vue"); reloads the page."""
+        self.server.post(
+            "/settings", {"Comfy.VueNodes.Enabled": name == "vue", "Comfy.Minimap.Visible": False}
+        )
+        self.tab.goto(self.server.url)
+        self.tab.wait_for_function(READY, timeout=60_000)
+
+    def lay_out(self, graph: dict, layout: dict) -> dict:
+        """An API-format graph as the UI-format workflow that the page makes of it, placed by `layout`."""
+        return json.loads(self.tab.evaluate(LAY_OUT, [graph, layout]))
+
+    def open(self, workflow: dict) -> None:
+        """Load a UI-format workflow and fit it into the view."""
+        self.tab.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow.json')", workflow)
+        self.tab.wait_for_timeout(500)
+        self.tab.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.tab.wait_for_timeout(1500)
+
+    def open_template(self, pack: str, name: str) -> None:
+        """Open a workflow as the template dialog does."""
+        self.tab.goto(f"{self.server.url}/?template={name}&source={pack}")
+        self.tab.wait_for_function(READY, timeout=60_000)
+        self.tab.wait_for_function("() => app.graph.nodes.length > 2", timeout=30_000)
+
+    def graph(self) -> dict:
+        """What is open, in API format."""
+        return self.tab.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def missing_nodes(self) -> list[str]:
+        """Types of nodes that the page does not know, or shows in red."""
+        return self.tab.evaluate(
+            "() => app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type])"
+            ".map(n => n.type)"
+        )
+
+    def overlaps(self) -> list[list[str]]:
+        """Pairs of titles of nodes that lie over one another, by the sizes the page gives them."""
+        return self.tab.evaluate("""() => {
+          const boxes = app.graph.nodes.map(n => {
+            const shown = document.querySelector(`[data-node-id="${n.id}"]`)?.getBoundingClientRect();
+            const scale = app.canvas.ds.scale;
+            const [width, height] = shown ? [shown.width / scale, shown.height / scale] : n.size;
+            return [n.title, n.pos[0], n.pos[1] - (shown ? 0 : 30), width, height + (shown ? 0 : 30)];
+          });
+          return boxes.flatMap(([a, x, y, w, h], i) => boxes.slice(i + 1)
+            .filter(([, u, v, s, t]) => x < u + s && u < x + w && y < v + t && v < y + h)
+            .map(([b]) => [a, b]));
+        }""")
+
+    def run(self) -> dict:
+        """Press Run and wait for the end; the history entry."""
+        before = set(self.server.get("/history"))
+        self.tab.evaluate("() => app.queuePrompt(0, 1)")
+        while not (new := set(self.server.get("/history")) - before):
+            self.tab.wait_for_timeout(200)
+        entry = self.server.finish(new.pop())
+        self.tab.wait_for_timeout(1500)
+        return entry
+
+    def screenshot(self, path: Path) -> None:
+        """Keep what is seen."""
+        self.tab.screenshot(path=str(path))

@@ -1,0 +1,131 @@
+"""A real ComfyUI server for the length of a test: its own base folder, a free port, the pack linked in."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GRAPHS = ROOT / "tests" / "api_workflows"
+PACK = "ComfyUI-StyleAR"
+STARTS_WITHIN = 180.0
+
+
+class ComfyServer:
+    """Runs the checkout at COMFYUI_DIR on the CPU, with this Python; use it in a `with` statement."""
+
+    def __init__(self, checkout: str | Path) -> None:
+        self.checkout = Path(checkout)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+
+    def __enter__(self) -> "ComfyServer":
+        self._folder = tempfile.TemporaryDirectory(prefix="comfy")
+        self.base = Path(self._folder.name)
+        self.log_path = self.base / "server.log"
+        (self.base / "custom_nodes").mkdir()
+        (self.base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+        options = ["--cpu", "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "auto"]
+        options += ["--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2]]
+        options += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
+        with self.log_path.open("w") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "main.py", *options], cwd=self.checkout, stdout=log, stderr=subprocess.STDOUT
+            )
+        try:
+            self._wait_until_it_answers()
+            self.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": "99.0.0"})
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=30)
+        self._folder.cleanup()
+
+    @property
+    def log(self) -> str:
+        """Everything the server has said so far."""
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def get(self, path: str) -> dict | list | bytes:
+        """GET; JSON is parsed."""
+        return self._ask(urllib.request.Request(self.url + path))  # noqa: S310
+
+    def post(self, path: str, body: dict) -> dict | list | bytes:
+        """POST a JSON body; an answer of 400 is returned too, as ComfyUI explains itself in it."""
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers)  # noqa: S310
+        return self._ask(request)
+
+    def queue(self, graph: dict) -> str:
+        """Queue an API-format graph; its prompt id. AssertionError with ComfyUI's reasons if refused."""
+        answer = self.post("/prompt", {"prompt": graph, "prompt_id": str(uuid.uuid4())})
+        assert "prompt_id" in answer and not answer["node_errors"], json.dumps(answer, indent=1)
+        return answer["prompt_id"]
+
+    def finish(self, prompt_id: str, within: float = 120.0) -> dict:
+        """Wait for a prompt; its history entry, with `outputs` and `status`."""
+        until = time.monotonic() + within
+        while time.monotonic() < until:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            time.sleep(0.1)
+        raise TimeoutError(f"{prompt_id} has not finished. The log ends with:\n{self.log[-3000:]}")
+
+    def run(self, graph: dict) -> dict:
+        """Queue a graph, wait, and give its history entry; AssertionError with the messages if it failed."""
+        entry = self.finish(self.queue(graph))
+        assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)[:4000]
+        return entry
+
+    def pictures(self, entry: dict) -> list[bytes]:
+        """The files an entry's SaveImage nodes wrote."""
+        saved = [image for out in entry["outputs"].values() for image in out.get("images", ())]
+        folder = self.base / "output"
+        return [
+            (folder / image["subfolder"] / image["filename"]).read_bytes()
+            for image in saved
+            if image["type"] == "output"
+        ]
+
+    def _ask(self, request: urllib.request.Request) -> dict | list | bytes:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                body, kind = answer.read(), answer.headers.get_content_type()
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
+            body, kind = error.read(), "application/json"
+        return json.loads(body) if kind == "application/json" and body else body
+
+    def _wait_until_it_answers(self) -> None:
+        until = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < until and self.alive:
+            try:
+                self.get("/system_stats")
+                return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.3)
+        raise RuntimeError(f"ComfyUI did not start:\n{self.log[-3000:]}")
+
+
+def checkout() -> str | None:
+    """Where COMFYUI_DIR says a ComfyUI is, or None."""
+    return os.environ.get("COMFYUI_DIR")

@@ -1,0 +1,132 @@
+"""The pack in a real ComfyUI, over its API."""
+
+import io
+import re
+import time
+import uuid
+
+import pytest
+from comfy_server import GRAPHS, PACK
+from PIL import Image
+
+NAMES = sorted(file.stem for file in GRAPHS.glob("*.json"))
+IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"]
+
+
+def ran(entry: dict) -> set[str]:
+    """Ids of the nodes of a history entry that were not taken from the cache."""
+    cached = next(
+        (body["nodes"] for kind, body in entry["status"]["messages"] if kind == "execution_cached"), []
+    )
+    return set(entry["prompt"][2]) - set(cached)
+
+
+def failure(entry: dict) -> dict:
+    """The execution_error message of a history entry."""
+    return next(body for kind, body in entry["status"]["messages"] if kind == "execution_error")
+
+
+def test_the_pack_loads_without_a_warning(server):
+    lines = [line for line in server.log.splitlines() if PACK in line or "stylear" in line.lower()]
+    assert any("seconds" in line for line in lines), "the list of import times names the pack"
+    assert not [line for line in lines if re.search("WARNING|ERROR|IMPORT FAILED|Traceback", line)]
+
+
+def test_object_info_describes_the_six_nodes_quickly(server):
+    for node in IDS:
+        began = time.perf_counter()
+        info = server.get(f"/object_info/{node}")[node]
+        assert time.perf_counter() - began < 0.1
+        assert info["category"] == "StyleAR" and info["description"] and info["search_aliases"]
+        assert info["python_module"] == f"custom_nodes.{PACK}"
+
+
+def test_the_workflows_are_offered_as_templates_with_thumbnails(server):
+    assert sorted(server.get("/workflow_templates")[PACK]) == NAMES
+    for name in NAMES:
+        assert server.get(f"/api/workflow_templates/{PACK}/{name}.json")["nodes"]
+        Image.open(io.BytesIO(server.get(f"/api/workflow_templates/{PACK}/{name}.jpg"))).verify()
+
+
+@pytest.mark.parametrize(("graph", "name"), [(name, name) for name in NAMES], indirect=["graph"])
+def test_each_workflow_runs_to_saved_pictures(server, graph, name):
+    pictures = server.pictures(server.run(graph))
+    assert len(pictures) == (1 if name == "three_references" else 4)
+    for picture in pictures:
+        image = Image.open(io.BytesIO(picture))
+        assert image.mode == "RGB" and "prompt" in image.info
+        assert min(high - low for low, high in image.getextrema()) > 10
+
+
+def test_a_new_seed_runs_only_the_sampler_again(server, graph):
+    server.run(graph)
+    graph["5"]["inputs"]["seed"] = 1234
+    assert ran(server.run(graph)) == {"5", "6"}
+    graph["4"]["inputs"]["seed"] = 99
+    assert ran(server.run(graph)) == {"4", "5", "6"}
+
+
+def test_the_same_graph_draws_the_same_picture_after_the_models_were_unloaded(server, graph):
+    graph["5"]["inputs"]["seed"] = 4321
+    before = server.pictures(server.run(graph))
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(1)
+    after = server.run(graph)
+    assert "1" in ran(after)
+    pixels = [
+        [Image.open(io.BytesIO(p)).tobytes() for p in set_] for set_ in (before, server.pictures(after))
+    ]
+    assert pixels[0] == pixels[1]
+
+
+def test_an_error_in_a_node_says_what_to_do_in_its_first_line_and_the_queue_goes_on(server, graph):
+    graph["5"]["inputs"]["prompt"] = "word " * 10_000
+    message = failure(server.finish(server.queue(graph)))
+    assert message["node_id"] == "5" and "shorten" in message["exception_message"].splitlines()[0]
+    graph["5"]["inputs"]["prompt"] = "a star"
+    server.run(graph)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value"),
+    [
+        ("1", "model", "../../etc"),
+        ("1", "vqgan", "/etc/passwd"),
+        ("5", "batch_size", 10**9),
+        ("5", "width", -1),
+        ("5", "cfg", 1e9),
+        ("4", "gamma", -1),
+        ("4", "seed", -5),
+    ],
+)
+def test_wild_values_are_refused_before_anything_runs(server, graph, node, name, value):
+    graph[node]["inputs"][name] = value
+    answer = server.post("/prompt", {"prompt": graph, "prompt_id": str(uuid.uuid4())})
+    assert node in answer["node_errors"]
+
+
+@pytest.mark.parametrize(("node", "name"), [("5", "cfg"), ("5", "temperature"), ("4", "gamma")])
+def test_nan_passes_validation_and_is_refused_by_the_node(server, graph, node, name):
+    graph[node]["inputs"][name] = "nan"
+    message = failure(server.finish(server.queue(graph)))
+    assert message["node_id"] == node and "finite" in message["exception_message"]
+
+
+def test_stop_ends_the_sampler_and_the_next_prompt_runs(server, graph):
+    graph["5"]["inputs"] |= {"batch_size": 64, "seed": 777}
+    prompt = server.queue(graph)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not server.get("/queue")["queue_running"]:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    server.post("/interrupt", {"prompt_id": prompt})
+    began = time.monotonic()
+    entry = server.finish(prompt)
+    assert time.monotonic() - began < 3
+    assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+    graph["5"]["inputs"]["batch_size"] = 1
+    server.run(graph)
+
+
+def test_the_server_is_still_the_same_one_at_the_end(server):
+    assert server.alive

@@ -1,0 +1,50 @@
+"""What the node tests share: where things are, and an engine that only remembers."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+FAKE = Path(__file__).parent / "fake_comfy"
+PACK_NAME = "custom_nodes_x_stylear_pack"  # ComfyUI makes the name up from the folder; ours must not matter
+
+
+class StubEngine:
+    """Has the engine's methods and remembers how each was called."""
+
+    def __init__(self) -> None:
+        names = ("base", "resampler", "image_encoder", "segmenter", "vqgan")
+        self.parts = {name: torch.nn.Linear(2, 2) for name in names}
+        shape = SimpleNamespace(num_hidden_layers=3, num_key_value_heads=5, head_dim=7)
+        self.base = SimpleNamespace(config=shape, lm_head=torch.nn.Linear(1, 1).half())
+        self.size, self.grid = 64, 8
+        self.calls = []
+
+    def _remember(self, method, *args, **kwargs):
+        self.calls.append(SimpleNamespace(method=method, args=args, **kwargs))
+
+    def encode_style(self, image):
+        self._remember("encode_style", image)
+        return "style"
+
+    def segment(self, image, points=None, box=None):
+        self._remember("segment", image, points=points, box=box)
+        return torch.ones(image.shape[:2])
+
+    def subtract(self, style, content=None, mask=None, alpha=None, beta=None):
+        self._remember("subtract", style, content=content, mask=mask, alpha=alpha, beta=beta)
+        return "less style"
+
+    def encode_condition(self, image):
+        self._remember("encode_condition", image)
+        return "condition"
+
+    def generate(self, prompt, style, **options):
+        self._remember("generate", prompt, style, **options)
+        for done in range(1, 5):
+            options["cancelled"]()
+            options["progress"](done, 4)
+            if options["preview"]:
+                options["preview"](torch.full((options["batch_size"], 4, 8, 3), done / 4))
+        return torch.zeros(options["batch_size"], 8, 8, 3)

@@ -1,0 +1,183 @@
+"""What each node asks of the engine, with an engine that only remembers."""
+
+from importlib import import_module
+
+import pytest
+import torch
+from bench import PACK_NAME
+
+PICTURE = torch.rand(2, 6, 8, 3)
+SAMPLE = {
+    "prompt": "a rocket",
+    "width": 0,
+    "height": 0,
+    "seed": 7,
+    "batch_size": 1,
+    "cfg": 4.0,
+    "top_k": 2000,
+    "temperature": 1.0,
+}
+
+
+def loaded(comfy, model):
+    return {name for name, patcher in model.patchers.items() if patcher in comfy.management.loaded_models()}
+
+
+def test_style_token_encode_reads_the_first_picture_of_a_batch(comfy, nodes, model, engine):
+    comfy.management.unload_all_models()
+    assert nodes["StyleTokenEncode"].execute(model=model, image=PICTURE).result == ("style",)
+    assert torch.equal(engine.calls[0].args[0], PICTURE[0])
+    assert loaded(comfy, model) == {"image_encoder", "resampler"}
+
+
+# -- SAMSubtract ---------------------------------------------------------------------------------------------
+
+
+def subtract(nodes, model, **inputs):
+    style, mask = (
+        nodes["SAMSubtract"].execute(model=model, style="style", alpha=0.2, beta=0.8, **inputs).result
+    )
+    assert style == "less style"
+    return mask
+
+
+def test_sam_finds_the_subject_of_the_reference_and_the_mask_is_shown(nodes, model, engine):
+    mask = subtract(nodes, model, image=PICTURE, points="1,2; 3,4,0", box="0, 1, 5, 6")
+    segment, taken = engine.calls
+    assert segment.points == [(1, 2), (3, 4, 0)] and segment.box == (0, 1, 5, 6)
+    assert taken.args == ("style",) and (taken.alpha, taken.beta) == (0.2, 0.8)
+    assert torch.equal(taken.content, PICTURE[0])
+    assert mask.shape == (1, 6, 8)
+
+
+def test_blank_points_and_box_ask_for_the_salient_subject(nodes, model, engine):
+    subtract(nodes, model, image=PICTURE, points=" ", box="", mask=torch.zeros(1, 64, 64))
+    assert engine.calls[0].points is None and engine.calls[0].box is None
+
+
+def test_a_painted_mask_is_used_instead_of_sam(comfy, nodes, model, engine):
+    comfy.management.unload_all_models()
+    painted = torch.zeros(1, 6, 8)
+    painted[:, :3] = 1
+    assert torch.equal(subtract(nodes, model, image=PICTURE, mask=painted), painted)
+    assert [call.method for call in engine.calls] == ["subtract"]
+    assert "segmenter" not in loaded(comfy, model)
+
+
+def test_a_content_picture_is_subtracted_whole(nodes, model, engine):
+    content = torch.rand(1, 3, 4, 3)
+    assert torch.equal(subtract(nodes, model, image=PICTURE, content=content), torch.ones(1, 3, 4))
+    assert [call.method for call in engine.calls] == ["subtract"]
+    assert torch.equal(engine.calls[0].content, content[0])
+
+
+def test_sam_subtract_without_a_picture_says_what_to_connect(nodes, model, errors):
+    with pytest.raises(errors.BadInput, match="connect image"):
+        subtract(nodes, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("points", "a,b"), ("points", "1,2; 3,"), ("box", "left"), ("box", "1,2,,4")]
+)
+def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(
+    nodes, model, errors, name, text
+):
+    with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form"):
+        subtract(nodes, model, image=PICTURE, **{name: text})
+
+
+# -- the others ----------------------------------------------------------------------------------------------
+
+
+def test_noise_inject_hands_gamma_and_seed_to_the_tokens(nodes):
+    class Tokens:
+        def with_noise(self, gamma, seed):
+            return gamma, seed
+
+    assert nodes["NoiseInject"].execute(style=Tokens(), gamma=0.3, seed=5).result == ((0.3, 5),)
+
+
+def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine):
+    comfy.management.unload_all_models()
+    assert nodes["DepthCondition"].execute(model=model, image=PICTURE).result == ("condition",)
+    assert torch.equal(engine.calls[0].args[0], PICTURE[0])
+    assert loaded(comfy, model) == {"vqgan"}
+
+
+def test_depth_condition_makes_the_map_of_a_photo_with_the_chosen_model(
+    nodes, model, engine, models, monkeypatch
+):
+    condition = import_module(f"{PACK_NAME}.stylear.condition")
+    monkeypatch.setattr(condition, "load_depth_model", lambda folder: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(condition, "depth_from_photo", lambda photo, depth_model: photo.mean(-1))
+    (models / "depth").mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (models / "depth" / name).touch()
+    nodes["DepthCondition"].execute(model=model, image=PICTURE, depth_from="depth")
+    assert torch.equal(engine.calls[0].args[0], PICTURE[0].mean(-1))
+
+
+def test_depth_condition_refuses_a_depth_model_that_is_not_listed(nodes, model, errors, models):
+    with pytest.raises(errors.MissingPart, match="There is no model"):
+        nodes["DepthCondition"].execute(model=model, image=PICTURE, depth_from="../depth")
+
+
+def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, model, engine):
+    (images,) = (
+        nodes["ARSample"]
+        .execute(model=model, style="style", **SAMPLE | {"batch_size": 2, "height": 64})
+        .result
+    )
+    call = engine.calls[0]
+    assert call.args == ("a rocket", "style")
+    assert (call.width, call.height, call.seed, call.condition) == (None, 64, 7, None)
+    assert (call.cfg, call.top_k, call.temperature) == (4.0, 2000, 1.0)
+    assert images.shape == (2, 8, 8, 3)
+
+
+def test_ar_sample_stops_within_a_step_of_the_stop_button(comfy, nodes, model, engine):
+    comfy.management.interrupt_current_processing()
+    with pytest.raises(comfy.management.InterruptProcessingException):
+        nodes["ARSample"].execute(model=model, style="style", **SAMPLE)
+    nodes["ARSample"].execute(model=model, style="style", **SAMPLE)
+
+
+# -- LoadStyleAR ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(pack, extension, engine, monkeypatch):
+    """How LoadStyleAR asked the engine for a model."""
+    pipeline = import_module(f"{PACK_NAME}.stylear.pipeline")
+    asked = {}
+    monkeypatch.setattr(
+        pipeline.StyleAR, "load", lambda base, **options: asked.update(base=base, **options) or engine
+    )
+    return asked
+
+
+def test_load_stylear_opens_the_bundled_mini_by_its_name(nodes, host, asked, engine):
+    (model,) = nodes["LoadStyleAR"].execute(model=host.MINI).result
+    assert model.model is engine
+    assert asked == {"base": "mini", "dtype": torch.float32, "device": host.offload_device()}
+
+
+def test_load_stylear_gives_the_engine_the_folder_in_which_to_find_the_parts(nodes, host, asked, models):
+    (models / "own" / "base").mkdir(parents=True)
+    (models / "own" / "base" / "config.json").touch()
+    nodes["LoadStyleAR"].execute(model="own", dtype="float16", vqgan=host.WITH_MODEL)
+    assert asked == {"base": str(models / "own"), "dtype": torch.float16, "device": host.offload_device()}
+
+
+def test_a_part_chosen_by_hand_is_looked_for_where_it_was_chosen(nodes, host, asked, models):
+    (models / "other.safetensors").touch()
+    nodes["LoadStyleAR"].execute(
+        model=host.MINI, vqgan="stylear/other.safetensors", segmenter=host.WITH_MODEL
+    )
+    assert asked["vqgan"] == str(models / "other.safetensors")
+    assert "segmenter" not in asked
+
+
+def test_load_stylear_refuses_a_model_that_is_not_listed(nodes, errors, models):
+    with pytest.raises(errors.MissingPart, match="There is no model"):
+        nodes["LoadStyleAR"].execute(model="../../etc")

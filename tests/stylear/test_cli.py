@@ -1,0 +1,221 @@
+"""The command line writes pictures, sheets and safetensors, and ends in one line and status 2 when it cannot."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from stylear import StyleAR, StyleTokens, pipeline
+from stylear.__main__ import main
+from stylear.images import open_image
+from stylear.sheet import contact_sheet
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return tiny.write_bundle(tmp_path_factory.mktemp("bundle") / "model")
+
+
+@pytest.fixture(scope="module")
+def reference(bundle):
+    path = bundle.parent / "reference.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def run(bundle, reference, tmp_path):
+    """Call `generate` with more options; returns its status and the path it was to write."""
+
+    def generate(*options, style=reference, out="out.png"):
+        common = ["--style", style, "--prompt", "a cat", "--model", str(bundle), "--device", "cpu"]
+        return main(["generate", *common, "--out", str(tmp_path / out), *map(str, options)]), tmp_path / out
+
+    return generate
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_generate_writes_the_librarys_picture_with_its_parameters_in_it(run, bundle, reference, capsys):
+    status, out = run(
+        "--seed", 3, "--gamma", 0.2, "--noise-seed", 4, "--cfg", 2, "--top-k", 9, "--temperature", 0.7
+    )
+    assert status == 0 and capsys.readouterr().out == f"{out}\n"
+    model = StyleAR.load(bundle, device="cpu")
+    style = model.encode_style(open_image(reference)).with_noise(0.2, 4)
+    picture = model.generate("a cat", style, seed=3, cfg=2.0, top_k=9, temperature=0.7)[0]
+    assert np.array_equal(pixels(out), (picture * 255).byte().numpy())
+    text = json.loads(Image.open(out).text["parameters"])
+    assert (text["prompt"], text["seed"], text["top_k"], text["gamma"]) == ("a cat", 3, 9, 0.2)
+
+
+def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
+    status, _ = run("--batch", 2, "--seed", 5, "--width", 24, "--height", 8)
+    run("--seed", 6, "--width", 24, "--height", 8, out="alone.png")
+    assert status == 0
+    first, second, alone = (tmp_path / name for name in ("out_0.png", "out_1.png", "alone.png"))
+    assert np.array_equal(pixels(second), pixels(alone)) and pixels(first).shape == (8, 24, 3)
+    assert Image.open(second).text == Image.open(alone).text | {
+        "parameters": Image.open(second).text["parameters"]
+    }
+    assert json.loads(Image.open(second).text["parameters"])["seed"] == 6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--subtract",),
+        ("--box", "4,4,20,16"),
+        ("--point", "12,10", "--point", "8,6,1"),
+        ("--mask", "REFERENCE"),
+        ("--content", "REFERENCE"),
+        ("--condition", "REFERENCE"),
+        ("--subtract", "--alpha", "-3", "--beta", "9"),
+        ("--gamma", "0"),
+    ],
+)
+def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options):
+    _, plain = run("--gamma", 3, out="plain.png")
+    extra = () if "--gamma" in options else ("--gamma", 3)
+    status, out = run(*(reference if option == "REFERENCE" else option for option in options), *extra)
+    assert status == 0 and not np.array_equal(pixels(out), pixels(plain))
+
+
+def test_saved_style_tokens_serve_as_the_style_but_have_nothing_to_cut_from(
+    run, bundle, reference, tmp_path, capsys
+):
+    saved = str(tmp_path / "style.safetensors")
+    StyleAR.load(bundle, device="cpu").encode_style(open_image(reference)).save(saved)
+    assert StyleTokens.load(saved)
+    _, plain = run(out="plain.png")
+    status, out = run(style=saved)
+    assert status == 0 and np.array_equal(pixels(out), pixels(plain))
+    assert run("--subtract", style=saved, out="cut.png")[0] == 2
+    assert "have no picture to cut from" in capsys.readouterr().err
+    assert run("--content", reference, style=saved, out="content.png")[0] == 0
+
+
+def test_parts_can_be_given_one_by_one(bundle, reference, tmp_path):
+    parts = [
+        word
+        for part in ("adapter", "vqgan", "image_encoder", "segmenter")
+        for word in (f"--{part.replace('_', '-')}", str(bundle / part))
+    ]
+    common = ["--style", reference, "--prompt", "", "--out", str(tmp_path / "out.png"), "--dtype", "float32"]
+    assert main(["generate", "--base", str(bundle / "base"), *parts, *common]) == 0
+
+
+def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
+    _, out = run()
+    before = out.read_bytes()
+    assert run("--seed", 9)[0] == 2 and out.read_bytes() == before
+    assert capsys.readouterr().err.startswith(
+        f"error: {out} is there already. Give another name, or pass --overwrite."
+    )
+    assert run("--seed", 9, "--overwrite")[0] == 0 and out.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "options,reason",
+    [
+        (("--model", "/nowhere"), "error: No base model (a Chameleon decoder): there is no file or folder"),
+        (("--condition", "/nowhere.png"), "error: There is no picture at /nowhere.png"),
+        (("--width", "4000"), "error: width is 4000; it has to be a whole number from 1 to 48"),
+        (("--point", "500,3"), "is outside the picture"),
+        (("--out", "out.jpg"), "error: out.jpg does not end in .png"),
+        (("--out", "/nowhere/out.png"), "error: There is no folder"),
+        (("--batch", "0"), "error: batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_done_ends_in_a_line_with_the_reason_and_status_2(run, capsys, options, reason):
+    assert run(*options)[0] == 2
+    error = capsys.readouterr().err
+    assert reason in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "options", [("--cfg", "nan"), ("--alpha", "inf"), ("--box", "a,b"), ("--seed", "1.5"), ("--nothing",)]
+)
+def test_an_option_that_makes_no_sense_is_refused_before_anything_is_loaded(run, capsys, options):
+    with pytest.raises(SystemExit) as ended:
+        run(*options)
+    assert ended.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+def test_a_stop_by_the_keyboard_is_one_line(run, capsys, monkeypatch):
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StyleAR, "load", stop)
+    assert run()[0] == 130 and capsys.readouterr().err == "error: Stopped.\n"
+
+
+def test_without_options_a_sheet_of_the_minis_references_and_some_prompts_is_written(
+    bundle, reference, tmp_path, monkeypatch
+):
+    (bundle / "references").mkdir(exist_ok=True)
+    for name in ("b.png", "a.png"):
+        (bundle / "references" / name).write_bytes(open(reference, "rb").read())
+    monkeypatch.setattr(pipeline, "MINI", bundle)
+    monkeypatch.chdir(tmp_path)
+    assert main(["sheet"]) == 0
+    sheet = Image.open(tmp_path / "contact_sheet.png")
+    assert sheet.width > sheet.height > 2 * 160
+
+
+def test_a_sheet_takes_styles_and_prompts(bundle, reference, tmp_path, capsys):
+    common = ["sheet", "--model", str(bundle), "--out", str(tmp_path / "s.png")]
+    assert (
+        main([*common, "--styles", reference, "--prompts", "a cat", "a very " + "long " * 40 + "prompt"]) == 0
+    )
+    assert capsys.readouterr().out == f"{tmp_path / 's.png'}\n"
+    assert main(common) == 2
+    assert main(["sheet", "--out", str(tmp_path / "s.jpg")]) == 2
+
+
+def test_a_sheet_without_references_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "MINI", tmp_path)
+    assert main(["sheet", "--out", str(tmp_path / "s.png")]) == 2
+    assert "Give some with --styles" in capsys.readouterr().err
+
+
+def test_a_sheets_cells_hold_the_pictures_where_they_belong():
+    colours = ["red", "lime", "blue"]
+    reference, *row = (
+        Image.new("RGB", size, colour)
+        for size, colour in zip([(8, 8), (300, 150), (4, 8)], colours, strict=True)
+    )
+    sheet = contact_sheet([reference], ["one", "two"], [row], side=40)
+    centres = [sheet.getpixel((6 + 46 * column + 20, 18 + 20)) for column in range(3)]
+    assert centres == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert sheet.getpixel((6 + 46 + 20, 18 + 2)) == (255, 255, 255)  # a wide picture is not stretched
+
+
+def test_info_says_what_each_file_is(bundle, capsys):
+    assert main(["info", str(bundle / "base"), str(bundle / "vqgan" / "vqgan.safetensors")]) == 0
+    base, vqgan = capsys.readouterr().out.splitlines()
+    assert "2 layers" in base and "24 codes" in vqgan
+    assert main(["info", "/nowhere"]) == 2
+
+
+def test_convert_writes_safetensors_and_says_what_it_was(tmp_path, capsys):
+    folder = tiny.write_adapter(tmp_path)
+    target = tmp_path / "resampler.safetensors"
+    assert main(["convert", str(folder / "image_proj.pth"), str(target)]) == 0
+    assert capsys.readouterr().out == f"{target}: adapter's style resampler\n"
+    assert main(["convert", str(folder / "image_proj.pth"), str(target)]) == 2
+
+
+def test_the_package_runs_as_a_program(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stylear", "info", "/nowhere"])
+    monkeypatch.delitem(sys.modules, "stylear.__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("stylear", run_name="__main__")
+    assert ended.value.code == 2

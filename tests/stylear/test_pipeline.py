@@ -1,0 +1,304 @@
+"""StyleAR loads from every layout, and turns pictures, prompts and numbers into pictures or into a clear refusal."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+import stylear
+from stylear import BadCheckpoint, BadInput, Cancelled, MissingPart, StyleAR, StyleTokens, pipeline
+from stylear.segment import content_picture
+from stylear.vqgan import VQGAN
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
+OTHER = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 16, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return tiny.write_bundle(tmp_path_factory.mktemp("bundle") / "model")
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return StyleAR.load(bundle, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def style(model):
+    return model.encode_style(PICTURE)
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_library_does_not_import_torch():
+    code = "import stylear, sys; sys.exit('torch' in sys.modules or stylear.BadInput.__name__ != 'BadInput')"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
+
+
+def test_the_library_has_what_it_names_and_nothing_else():
+    assert all(getattr(stylear, name) for name in stylear.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = stylear.Nothing
+
+
+def test_mini_is_the_bundled_folder(bundle, monkeypatch):
+    monkeypatch.setattr(pipeline, "MINI", bundle)
+    assert StyleAR.load("mini").size == tiny.SIZE
+
+
+def test_the_released_files_and_the_bundle_are_the_same_model(bundle, model, tmp_path):
+    places = tiny.write_official(tmp_path)
+    released = StyleAR.load(**places, device="cpu")
+    assert released.segmenter is None and released.size == tiny.GRIDS * 8
+    with pytest.raises(MissingPart, match=r"without a segmenter .*download .*segmenter=PATH"):
+        released.segment(PICTURE)
+    difference = released.encode_style(PICTURE).tokens - model.encode_style(PICTURE).tokens
+    assert difference.abs().max() < 0.02  # the bundle is in float16
+
+
+def test_parts_that_are_not_given_are_searched_for_beside_the_base_file(bundle, tmp_path):
+    for path in bundle.rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".safetensors"):
+            name = f"{path.parent.name}.safetensors" if path.name == "model.safetensors" else path.name
+            (tmp_path / name).write_bytes(path.read_bytes())
+    loaded = StyleAR.load(tmp_path / "base.safetensors", device="cpu")
+    assert loaded.segmenter is not None and loaded.size == tiny.SIZE
+
+
+@pytest.mark.parametrize("part", ["base", "adapter", "vqgan", "image_encoder", "segmenter"])
+def test_a_part_that_is_not_where_it_was_said_to_be_is_missing(bundle, tmp_path, part):
+    with pytest.raises(MissingPart, match="nowhere"):
+        StyleAR.load(**{"base": bundle, part: tmp_path / "nowhere"})
+
+
+def test_parts_of_different_models_are_refused_with_both_numbers(model, monkeypatch):
+    wrong = VQGAN(replace(tiny.VQGAN_CONFIG, codes=99))
+    with pytest.raises(BadCheckpoint, match="the VQGAN has as codes 99 and the tokenizer 24"):
+        StyleAR(model.base, model.vocabulary, model.resampler, wrong, model.image_encoder)
+    monkeypatch.setattr(model.vocabulary, "size", 9999)
+    with pytest.raises(BadCheckpoint, match=f"9999 and the base {tiny.BASE_CONFIG['vocab_size']}"):
+        StyleAR(model.base, model.vocabulary, model.resampler, model.vqgan, model.image_encoder)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16, None])
+def test_the_base_takes_the_dtype_and_the_small_parts_stay_float32(bundle, dtype):
+    info = StyleAR.load(bundle, dtype=dtype, device="cpu").info()
+    dtypes = {name: part["dtype"] for name, part in info["parts"].items()}
+    assert dtypes.pop("base") == ("float32" if dtype is None else "bfloat16")
+    assert set(dtypes.values()) == {"float32"} and dtypes.keys() == {
+        "resampler",
+        "vqgan",
+        "image_encoder",
+        "segmenter",
+    }
+
+
+def test_on_cuda_the_base_is_bfloat16_by_default():
+    assert pipeline._dtype(None, torch.device("cuda")) is torch.bfloat16
+    assert pipeline._dtype(None, torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize("arguments", [{"dtype": "int8"}, {"dtype": torch.int64}, {"device": "toaster"}])
+def test_a_dtype_or_device_that_is_none_is_refused(bundle, arguments):
+    with pytest.raises(BadInput, match="Use"):
+        StyleAR.load(bundle, **arguments)
+
+
+def test_a_device_that_this_machine_lacks_is_refused(bundle, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadInput, match="no cuda for this PyTorch"):
+        StyleAR.load(bundle, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "cuda,mps,device", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_best_device_is_taken(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pipeline._device(None).type == device
+
+
+def test_info_says_what_is_loaded(model):
+    info = model.info()
+    assert (info["size"], info["grid"], info["largest"], info["style_tokens"]) == (
+        16,
+        8,
+        48,
+        [16, tiny.HIDDEN],
+    )
+    assert info["parts"]["base"]["parameters"] == sum(weight.numel() for weight in model.base.parameters())
+    assert {part["device"] for part in info["parts"].values()} == {"cpu"}
+
+
+# -- styles ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_style_is_the_resampler_of_the_encoders_features(model, style):
+    assert torch.equal(style.features, model.image_encoder.encode(PICTURE))
+    with torch.no_grad():
+        assert torch.equal(style.tokens, model.resampler(style.features[None])[0])
+
+
+def test_subtracting_a_content_picture_is_the_papers_formula(model, style):
+    cleaned = model.subtract(style, OTHER, alpha=0.3, beta=0.6)
+    content = model.image_encoder.encode(OTHER)
+    with torch.no_grad():
+        whole, rest = model.resampler(torch.stack([style.features, style.features - 0.6 * content]))
+    torch.testing.assert_close(cleaned.tokens, 0.3 * whole + 0.7 * rest)
+    assert torch.equal(cleaned.features, style.features)
+
+
+@pytest.mark.parametrize("how", ["mask", "points", "box"])
+def test_what_a_mask_points_or_a_box_select_is_subtracted(model, style, how):
+    arguments = {"points": [(12, 10), (8, 6)]} if how == "points" else {"box": (4, 4, 20, 16)}
+    mask = model.segment(PICTURE, **arguments)
+    arguments = {"mask": mask} if how == "mask" else arguments
+    expected = model.subtract(style, content_picture(PICTURE, mask))
+    assert torch.equal(model.subtract(style, PICTURE, **arguments).tokens, expected.tokens)
+
+
+def test_the_salient_object_is_what_the_segmenter_finds_unasked(model):
+    assert torch.equal(model.segment(PICTURE), model.segmenter.mask(PICTURE))
+
+
+def test_a_subtraction_without_what_it_needs_is_refused(model, style):
+    with pytest.raises(BadInput, match="nothing to subtract"):
+        model.subtract(style)
+    with pytest.raises(BadInput, match="Both a mask and points"):
+        model.subtract(style, PICTURE, mask=np.ones((2, 2), dtype=bool), box=(0, 0, 1, 1))
+    with pytest.raises(BadInput, match="no features"):
+        model.subtract(StyleTokens(style.tokens), OTHER)
+    with pytest.raises(BadInput, match="The style is a Image"):
+        model.subtract(PICTURE, OTHER)
+    with pytest.raises(BadInput, match="alpha"):
+        model.subtract(style, OTHER, alpha=float("nan"))
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_float_and_has_the_trained_size_by_default(model, style):
+    pictures = model.generate("a cat", style)
+    assert pictures.dtype == torch.float32 and pictures.shape == (1, 16, 16, 3)
+    assert 0 <= pictures.min() and pictures.max() <= 1
+
+
+@pytest.mark.parametrize("pixels,taken", [(1, 8), (11, 8), (12, 16), (20, 24), (48, 48)])
+def test_a_side_goes_to_the_nearest_multiple_of_the_grid(model, style, pixels, taken):
+    assert model.generate("", style, width=pixels, height=8, top_k=1).shape == (1, 8, taken, 3)
+
+
+def test_picture_k_of_a_batch_is_the_one_of_its_seed_alone(model, style):
+    batch = model.generate("a cat", style, seed=5, batch_size=3)
+    alone = torch.cat([model.generate("a cat", style, seed=seed) for seed in (5, 6, 7)])
+    assert torch.equal(batch, alone)
+    assert not torch.equal(batch[0], batch[1])
+
+
+def test_prompt_style_condition_and_seed_each_change_the_picture(model, style):
+    condition = model.encode_condition(OTHER)
+    asked = {"prompt": "a cat", "style": style, "seed": 0}
+    plain = model.generate(**asked)
+    changes = {"prompt": "a dog", "style": style.with_noise(3.0, 1), "seed": 1, "condition": condition}
+    for name, value in changes.items():
+        assert not torch.equal(plain, model.generate(**asked | {name: value})), name
+    assert torch.equal(plain, model.generate(**asked))
+
+
+def test_a_saved_style_draws_the_same_picture(model, style, tmp_path):
+    style.save(tmp_path / "style.safetensors")
+    again = model.generate("a cat", StyleTokens.load(tmp_path / "style.safetensors"))
+    assert torch.equal(again, model.generate("a cat", style))
+
+
+def test_a_condition_is_the_vqgans_codes_of_the_maps_middle(model):
+    codes = model.encode_condition(OTHER)
+    assert codes.dtype == torch.int64 and codes.shape == (4, 2)  # 16 x 8 pixels: the shape nearest to 30 x 16
+    assert 0 <= codes.min() and codes.max() < tiny.CODES
+
+
+def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(model, style):
+    counts, previews = [], []
+    picture = model.generate(
+        "a cat",
+        style,
+        batch_size=2,
+        progress=lambda done, total: counts.append((done, total)),
+        preview=previews.append,
+    )
+    assert counts == [(done, 16) for done in range(1, 17)]
+    assert [preview.shape for preview in previews] == [(2, 16, 16, 3)] * 4
+    assert all((preview[:, 4 * rows :] == 0.5).all() for rows, preview in enumerate(previews, 1))
+    assert torch.equal(previews[-1], picture)
+
+
+def test_a_call_can_be_cancelled(model, style):
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        model.generate("a cat", style, cancelled=lambda: next(asked))
+
+
+def test_an_empty_prompt_works_and_a_star_in_a_prompt_is_a_character(model, style):
+    empty, star = model.generate("", style), model.generate("*" * 20, style)
+    assert empty.shape == star.shape and not torch.equal(empty, star)
+
+
+def test_a_prompt_of_10000_words_is_refused_with_both_numbers(model, style):
+    with pytest.raises(BadInput, match=r"takes \d+ tokens and there is room for \d+"):
+        model.generate("word " * 10_000, style)
+
+
+def test_a_picture_that_the_models_positions_do_not_hold_is_refused(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "model")
+    tiny.write_base(tmp_path / "model" / "base", max_position_embeddings=100)
+    model = StyleAR.load(tmp_path / "model", device="cpu")
+    with pytest.raises(BadInput, match="48 x 48 takes 160 tokens and the model has 100 positions"):
+        model.generate("a cat", model.encode_style(PICTURE), width=48, height=48)
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("width", 0),
+        ("width", 49),
+        ("height", 20_000),
+        ("height", 8.0),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("seed", True),
+        ("batch_size", 0),
+        ("batch_size", 1000),
+        ("cfg", float("nan")),
+        ("cfg", float("inf")),
+        ("temperature", 0),
+        ("temperature", float("nan")),
+        ("top_k", 0),
+        ("prompt", 5),
+        ("style", torch.zeros(16, 32)),
+        ("condition", torch.zeros(4, 4)),
+        ("condition", torch.full((4, 4), 10**6)),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_by_its_name(model, style, name, value):
+    asked = {"prompt": "a cat", "style": style, name: value}
+    with pytest.raises(BadInput, match="(?i)" + {"condition": "condition|codes"}.get(name, name)):
+        model.generate(**asked)
+
+
+def test_style_tokens_of_another_model_are_refused_with_both_shapes(model):
+    with pytest.raises(BadInput, match=r"\[16, 8\].*\[16, 32\]"):
+        model.generate("a cat", StyleTokens(torch.zeros(16, 8)))
+
+
+def test_numpy_numbers_are_numbers(model, style):
+    picture = model.generate("a cat", style, seed=np.int64(3), width=np.int32(16))
+    assert torch.equal(picture, model.generate("a cat", style, seed=3, width=16))

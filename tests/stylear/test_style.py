@@ -1,0 +1,214 @@
+"""Style tokens follow the paper's formula, cannot be changed, and come back from disk as they were."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stylear.encoder import EncoderConfig, ImageEncoder
+from stylear.errors import BadCheckpoint, BadInput, MissingPart
+from stylear.images import open_image
+from stylear.resampler import Resampler, ResamplerConfig
+from stylear.style import StyleTokens, enhance, resample
+
+DRAW = torch.Generator().manual_seed(0)
+FEATURES, CONTENT = torch.randn(2, 9, 12, generator=DRAW)
+TOKENS = torch.randn(4, 24, generator=DRAW)
+
+
+@pytest.fixture(scope="module")
+def resampler():
+    torch.manual_seed(0)
+    return Resampler(ResamplerConfig(features=12, width=32, depth=1, heads=1, tokens=4, output=24)).eval()
+
+
+@pytest.fixture
+def style():
+    return StyleTokens(TOKENS, FEATURES)
+
+
+@pytest.fixture(scope="module")
+def released(golden):
+    """The recorded run's resampler, and the features of its two pictures."""
+    folder = golden / "tiny/laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    config = EncoderConfig.from_hf_config(json.loads((folder / "config.json").read_text()))
+    encoder = ImageEncoder.from_state_dict(load_file(folder / "model.safetensors"), config)
+    weights = torch.load(golden / "tiny/stylear_models/image_proj.pth", weights_only=True)
+    resampler = Resampler(ResamplerConfig.from_state_dict(weights))
+    resampler.load_state_dict(weights)
+    pictures = [open_image(golden / "inputs" / name) for name in ("style.png", "subtract.png")]
+    return resampler, *map(encoder.encode, pictures)
+
+
+def test_golden_style_tokens_are_the_released_ones(golden, released):
+    resampler, features, _ = released
+    recorded = load_file(golden / "case_a_style.safetensors")["style_tokens"]
+    torch.testing.assert_close(resample(resampler, features), recorded, atol=1e-5, rtol=0)
+
+
+def test_golden_subtracted_style_tokens_are_the_released_ones(golden, released):
+    recorded = load_file(golden / "case_b_style_subtract.safetensors")["style_tokens"][0]
+    torch.testing.assert_close(enhance(*released), recorded, atol=1e-5, rtol=0)
+
+
+def test_the_formula_mixes_the_whole_and_the_subtracted_style(resampler):
+    with torch.no_grad():
+        whole, cleaned = resampler(FEATURES[None])[0], resampler((FEATURES - 0.5 * CONTENT)[None])[0]
+    mixed = enhance(resampler, FEATURES, CONTENT, alpha=0.25, beta=0.5)
+    torch.testing.assert_close(mixed, 0.25 * whole + 0.75 * cleaned, atol=1e-5, rtol=0)
+    assert mixed.shape == (4, 24) and mixed.dtype == torch.float32
+
+
+def test_without_subtraction_the_formula_is_the_plain_style(resampler):
+    plain = resample(resampler, FEATURES)[0]
+    for settings in ({"alpha": 1.0}, {"beta": 0.0}):
+        mixed = enhance(resampler, FEATURES, CONTENT, **settings)
+        torch.testing.assert_close(mixed, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"alpha": float("nan")}, {"beta": float("inf")}, {"alpha": "much"}])
+def test_weights_that_are_not_finite_numbers_are_refused(resampler, settings):
+    with pytest.raises(BadInput, match=next(iter(settings))):
+        enhance(resampler, FEATURES, CONTENT, **settings)
+
+
+def test_features_of_another_encoder_are_refused_with_both_shapes(resampler):
+    with pytest.raises(BadInput, match=r"\[9, 12\], content \[8, 12\]"):
+        enhance(resampler, FEATURES, CONTENT[:8])
+    with pytest.raises(BadInput, match=r"\[9, 5\], the resampler reads \[N, 12\]"):
+        resample(resampler, FEATURES[:, :5])
+
+
+def test_noise_is_gamma_times_the_seeds_normal_numbers(style):
+    noise = torch.randn(4, 24, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(style.with_noise(0.3, 7).tokens, TOKENS + 0.3 * noise)
+
+
+def test_noise_neither_reads_nor_moves_the_global_generator(style):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = style.with_noise(0.1, seed=2**64 - 1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(first.tokens, style.with_noise(0.1, seed=2**64 - 1).tokens)
+
+
+def test_noise_makes_a_new_style_and_keeps_the_features(style):
+    noisy = style.with_noise(np.float32(0.5), np.int64(3))
+    assert not torch.equal(noisy.tokens, style.tokens) and torch.equal(style.tokens, TOKENS)
+    assert torch.equal(noisy.features, FEATURES)
+    assert torch.equal(style.with_noise(0, 3).tokens, TOKENS)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf"), None])
+def test_a_strength_of_noise_that_makes_no_sense_is_refused(style, gamma):
+    with pytest.raises(BadInput, match="gamma"):
+        style.with_noise(gamma, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "1", None])
+def test_a_seed_that_is_none_is_refused(style, seed):
+    with pytest.raises(BadInput, match="seed"):
+        style.with_noise(0.1, seed)
+
+
+def test_a_style_cannot_be_changed_from_outside():
+    tokens, features = TOKENS.clone(), FEATURES.clone()
+    style = StyleTokens(tokens, features)
+    tokens.zero_()
+    features.zero_()
+    assert torch.equal(style.tokens, TOKENS) and torch.equal(style.features, FEATURES)
+    with pytest.raises(AttributeError):
+        style.tokens = tokens
+
+
+def test_a_style_is_single_precision_and_outside_the_graph():
+    style = StyleTokens(TOKENS.half().requires_grad_())
+    assert style.tokens.dtype == torch.float32 and not style.tokens.requires_grad
+    assert "[4, 24]" in repr(style) and "NoneType" in repr(style)
+
+
+@pytest.mark.parametrize("tokens", [None, TOKENS[0], TOKENS[:0], TOKENS / 0, [[1.0]]])
+def test_what_cannot_be_a_style_is_refused(tokens):
+    with pytest.raises(BadInput, match="Style tokens"):
+        StyleTokens(tokens)
+
+
+@pytest.mark.parametrize("features", [None, FEATURES])
+def test_a_saved_style_comes_back_bit_for_bit(tmp_path, features):
+    StyleTokens(TOKENS, features).save(tmp_path / "neon.safetensors")
+    loaded = StyleTokens.load(tmp_path / "neon.safetensors")
+    assert torch.equal(loaded.tokens, TOKENS)
+    assert loaded.features is None if features is None else torch.equal(loaded.features, features)
+    assert [path.name for path in tmp_path.iterdir()] == ["neon.safetensors"]
+
+
+def test_a_failed_save_leaves_the_older_file_whole(tmp_path, style, monkeypatch):
+    path = tmp_path / "neon.safetensors"
+    style.save(path)
+
+    def full_disk(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        style.with_noise(1.0, 0).save(path)
+    assert torch.equal(StyleTokens.load(path).tokens, TOKENS)
+    assert [path.name for path in tmp_path.iterdir()] == ["neon.safetensors"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, style):
+    with pytest.raises(BadInput, match="no folder .*absent"):
+        style.save(tmp_path / "absent" / "neon.safetensors")
+
+
+def test_a_style_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingPart, match="neon.safetensors"):
+        StyleTokens.load(tmp_path / "neon.safetensors")
+
+
+class Trap:
+    """Makes a file, if it is ever unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_is_refused_and_not_executed(tmp_path):
+    path = tmp_path / "neon.safetensors"
+    path.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    with pytest.raises(BadCheckpoint, match="not a saved style"):
+        StyleTokens.load(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"latents": TOKENS},
+        {"tokens": TOKENS, "other": TOKENS.clone()},
+        {"tokens": TOKENS[None].clone()},
+        {"tokens": TOKENS / 0},
+        {"features": FEATURES.clone()},
+    ],
+    ids=["other keys", "more keys", "three dimensions", "infinite", "no tokens"],
+)
+def test_another_safetensors_file_is_refused(tmp_path, tensors):
+    save_file(tensors, tmp_path / "other.safetensors")
+    with pytest.raises(BadCheckpoint, match="other.safetensors"):
+        StyleTokens.load(tmp_path / "other.safetensors")
+
+
+def test_a_truncated_style_file_is_refused(tmp_path, style):
+    path = tmp_path / "neon.safetensors"
+    style.save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(BadCheckpoint, match="not a saved style"):
+        StyleTokens.load(path)

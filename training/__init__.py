@@ -1,0 +1,1 @@
+"""How the models are made: data, pretraining of the mini's parts, and StyleAR's own stage."""

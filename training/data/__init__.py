@@ -1,0 +1,1 @@
+"""The data rooms of the mini model: drawings, their renderings and captions."""

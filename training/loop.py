@@ -1,0 +1,119 @@
+"""The training loop the mini's parts share: schedule, progress, resumable checkpoints."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: cosine from `learning_rate` to `floor` of it after `warmup` steps."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 100
+    floor: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    save_every: int = 100
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return (
+            self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
+        )
+
+
+def can_compile() -> bool:
+    """Whether torch.compile has the C++ compiler it needs on a CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a temporary file beside `path`, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".tmp")
+    write(scratch)
+    with scratch.open("rb+") as file:
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    parameters: Iterable[nn.Parameter],
+    loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
+    schedule: Schedule,
+    folder: Path,
+    evaluate: Callable[[int], dict[str, float]] | None = None,
+    evaluate_every: int = 500,
+) -> None:
+    """Train `parameters` of `model` for the schedule's steps; stops at any moment lose at most `save_every` steps.
+
+    `loss_of(step)` draws its own batch. The global generator is seeded anew at each step, so a resumed run
+    takes the same steps as one never stopped. State lies in `folder`/state.pt.
+    Raises FloatingPointError at a loss that is not finite; the last saved state stays.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay
+    )
+    state_file = folder / "state.pt"
+    first = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    names = {n for n, p in model.named_parameters() if p.requires_grad} | {
+        n for n, _ in model.named_buffers()
+    }
+    average: float | None = None
+    bar = tqdm(
+        range(first, schedule.steps),
+        initial=first,
+        total=schedule.steps,
+        desc=name,
+        unit="step",
+        mininterval=10,
+    )
+    for step in bar:
+        torch.manual_seed(schedule.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss, figures = loss_of(step)
+        if not math.isfinite(value := loss.item()):
+            raise FloatingPointError(
+                f"{name}: the loss of step {step} is {value}; the state of {state_file} is the last good one."
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        optimizer.step()
+        average = value if average is None else 0.98 * average + 0.02 * value
+        bar.set_postfix(
+            {"loss": f"{average:.4f}"} | {k: f"{v:.3g}" for k, v in figures.items()}, refresh=False
+        )
+        done = step + 1
+        if done % schedule.save_every == 0 or done == schedule.steps:
+            kept = {k: v for k, v in model.state_dict().items() if k in names}
+            state = {"model": kept, "optimizer": optimizer.state_dict(), "step": done}
+            write_atomically(state_file, lambda path, state=state: torch.save(state, path))
+        if evaluate and (done % evaluate_every == 0 or done == schedule.steps):
+            model.eval()
+            tqdm.write(
+                f"{name} step {done} loss {average:.4f} "
+                + " ".join(f"{k} {v:.4g}" for k, v in evaluate(done).items())
+            )
+            model.train()

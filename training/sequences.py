@@ -1,0 +1,77 @@
+"""Prompts and pictures as token sequences for the language model's loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylear.vocabulary import Prompt, Vocabulary
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences padded at the end, and where in them the answer (the picture) is.
+
+    ids int64 [B, T]; answer int64 [B, n], the places whose outputs predict the picture; labels int64 [B, n];
+    style_slots int64 [B, M], the places of the style tokens, or -1 in rows without a prompt.
+    """
+
+    ids: Tensor
+    answer: Tensor
+    labels: Tensor
+    style_slots: Tensor
+
+
+class PictureTokens:
+    """Codes int [N, h, w] of many pictures as the token rows that answer a prompt."""
+
+    def __init__(self, codes: np.ndarray, vocabulary: Vocabulary):
+        self.codes, self.vocabulary = codes, vocabulary
+        self.ids_of = vocabulary.code_ids.numpy()
+
+    def __getitem__(self, chosen: Sequence[int]) -> Tensor:
+        """Tokens int64 [B, n]: picture start, sizes, rows with new lines, picture end, end of turn."""
+        v, codes = self.vocabulary, self.ids_of[self.codes[chosen].astype(np.int64)]
+        count, height, width = codes.shape
+        body = np.concatenate([codes, np.full((count, height, 1), v.new_line)], axis=2).reshape(count, -1)
+        opening = np.tile(v.image_opening(height // 2, width // 2), (count, 1))
+        closing = np.tile([v.image_end, v.end_of_turn], (count, 1))
+        return torch.from_numpy(np.concatenate([opening, body, closing], axis=1))
+
+
+def assemble(prompts: Sequence[Prompt | None], pictures: Tensor, pad_to: int) -> Batch:
+    """Join prompts and pictures [B, n] into a Batch with prompts of at most `pad_to` tokens.
+
+    None stands for a dropped context: the sequence then begins with the picture's start, as the unconditional row
+    of guidance does (Lumina-mGPT's training; released sampler), and its start token is not predicted.
+    """
+    count, length = pictures.shape
+    slots = max((len(p.style_slots) for p in prompts if p), default=0)
+    ids = torch.ones(count, pad_to + length, dtype=torch.int64)
+    answer = torch.zeros(count, length, dtype=torch.int64)
+    labels, places = pictures.clone(), torch.full((count, slots), -1)
+    for i, prompt in enumerate(prompts):
+        lead = len(prompt.ids) if prompt else 0
+        if lead > pad_to:
+            raise ValueError(f"A prompt of {lead} tokens does not fit {pad_to}.")
+        if prompt:
+            ids[i, :lead] = torch.tensor(prompt.ids)
+            if prompt.style_slots:
+                places[i] = torch.tensor(prompt.style_slots)
+        else:
+            labels[i, 0] = IGNORED
+        ids[i, lead : lead + length] = pictures[i]
+        answer[i] = torch.arange(lead - 1, lead - 1 + length).clamp(min=0)
+    return Batch(ids, answer, labels, places)
+
+
+def answer_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+    """Mean cross-entropy of float logits [B, n, V] against labels [B, n], plus `z_loss` x log(Z)^2 (Chameleon 2.1)."""
+    logits, labels = logits.float().flatten(0, 1), labels.flatten()
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED)
+    return loss + z_loss * logits.logsumexp(-1)[labels != IGNORED].square().mean() if z_loss else loss

@@ -1,0 +1,74 @@
+"""The stages that make the mini model, by name; each imports what it needs when it runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def icons(work: Path, downloads: Path | None) -> None:
+    from .data.icons import build_icons
+
+    build_icons(work / "icons", downloads or work / "downloads", size=128)
+
+
+def pictures(work: Path, _: Path | None) -> None:
+    from .data.pictures import build_pictures
+
+    build_pictures(work / "icons", work / "pictures")
+
+
+def vqgan(work: Path, _: Path | None) -> None:
+    from .pretrain.vqgan import train_vqgan
+
+    train_vqgan(work / "pictures", work / "vqgan")
+
+
+def clip(work: Path, _: Path | None) -> None:
+    from .pretrain.clip import train_clip
+
+    train_clip(work / "pictures", work / "clip")
+
+
+def sam(work: Path, _: Path | None) -> None:
+    from .pretrain.sam import train_sam
+
+    train_sam(work / "pictures", work / "sam")
+
+
+def tokens(work: Path, _: Path | None) -> None:
+    from .pretrain.tokens import encode_pictures
+
+    encode_pictures(work / "pictures", work / "vqgan" / "vqgan.safetensors", work / "tokens")
+
+
+def base(work: Path, _: Path | None) -> None:
+    from .pretrain.base import train_base
+
+    train_base(work / "pictures", work / "tokens" / "codes.npz", work / "base")
+
+
+def adapter(work: Path, _: Path | None) -> None:
+    from .adapter import train_adapter
+
+    train_adapter(
+        work / "pictures",
+        work / "tokens" / "codes.npz",
+        work / "base",
+        work / "clip" / "open_clip.safetensors",
+        work / "adapter",
+    )
+
+
+def bundle(work: Path, _: Path | None) -> None:
+    from .bundle import bundle
+
+    bundle(work, Path(__file__).parents[1] / "stylear" / "mini")
+
+
+STAGES: dict[str, Callable[[Path, Path | None], None]] = {
+    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, adapter, bundle)
+}
+
+
+def run(name: str, work: Path, downloads: Path | None = None) -> None:
+    """Run one stage in the folder `work`."""
+    STAGES[name](work, downloads)
