@@ -33,4 +33,4 @@ def check_new(path: Path, overwrite: bool = False) -> None:
     if path.is_dir():
         raise BadInput(f"{path} is a folder. Give the path of a file.")
     if path.exists() and not overwrite:
-        raise BadInput(f"{path} is there already. Give another name, or pass --overwrite.")
+        raise BadInput(f"{path} is there already. Give another name, or say overwrite (--overwrite).")

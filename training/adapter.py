@@ -36,17 +36,13 @@ class AdapterSettings:
     resampler_width: int = 192
     resampler_depth: int = 2
     resampler_heads: int = 3
-    schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1200, batch=32, learning_rate=2e-3, warmup=50)
-    )
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=1200, batch=32, learning_rate=2e-3, warmup=50))
 
 
 class StyledModel(nn.Module):
     """The frozen base under PEFT, the trainable resampler and the frozen image encoder."""
 
-    def __init__(
-        self, base: ChameleonForConditionalGeneration, encoder: ImageEncoder, settings: AdapterSettings
-    ):
+    def __init__(self, base: ChameleonForConditionalGeneration, encoder: ImageEncoder, settings: AdapterSettings):
         super().__init__()
         lora = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=TARGETS, bias="none")
         self.base = get_peft_model(base, lora)

@@ -42,19 +42,20 @@ def load_base(
         with torch.device("meta"):
             model = Chameleon(config)
         _check_shapes(model, weights, PARTS["base"].name)
-        wide = lora_targets(lora) if lora else ()
-        for name in (f"{target}.weight" for target in wide):
-            if name in weights:
+        if lora:
+            changed = [f"{target}.weight" for target in lora_targets(lora)]
+            for name in weights.keys() & changed:
                 weights[name] = weights[name].to(torch.promote_types(weights[name].dtype, dtype))
-        weights = fold(weights, lora) if lora else weights
+            weights = fold(weights, lora)
         _fill(model, {key: value.to(dtype) for key, value in weights.items()}, PARTS["base"].name)
     return model, Vocabulary.from_file(_tokenizer(folder, tokenizer_place))
 
 
 def trained_size(place: str | Path) -> int | None:
     """Side in pixels of the pictures a base was trained on: {"stylear": {"size": 64}} in config.json."""
-    config = _json(find("base", place).path.parent / "config.json")
-    return (config.get("stylear") or {}).get("size")
+    ours = _json(find("base", place).path.parent / "config.json").get("stylear")
+    size = ours.get("size") if isinstance(ours, dict) else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def load_adapter(place: str | Path) -> tuple[dict[str, Tensor], Resampler]:
@@ -137,11 +138,10 @@ def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -
 
 def _check_finite(weights: Mapping[str, Tensor], name: str) -> None:
     for key, value in weights.items():
-        if (
-            value.is_floating_point()
-            and value.numel()
-            and not torch.isfinite(torch.stack(value.aminmax())).all()
-        ):
+        if not value.is_floating_point() or not value.numel():
+            continue
+        value = value if value.element_size() > 1 else value.float()  # float8 has no minimum
+        if not torch.isfinite(torch.stack(value.aminmax())).all():
             raise BadCheckpoint(f"The {name} has NaN or infinite numbers in {key}. Download the file again.")
 
 

@@ -117,8 +117,9 @@ def parts_in(file: WeightFile) -> dict[str, Found]:
 def find(kind: str, place: str | Path) -> Found:
     """The part `kind` in a file, in a folder, or in one directly below it.
 
-    Of an adapter's two files one may be given. Safetensors go before pickles. Raises MissingPart with the folders searched, the files accepted and how to
-    get them; BadCheckpoint where two files would do, or the given file is damaged.
+    Of an adapter's two files one may be given. Safetensors go before pickles. Raises MissingPart
+    with the folders searched, the files accepted and how to get them; BadCheckpoint where two files would do,
+    or the given file is damaged.
     """
     part, place = PARTS[kind], Path(place)
     if place.is_file():

@@ -1,14 +1,11 @@
 """The six nodes one after the other on a tiny random model, as ComfyUI would run them."""
 
-import sys
 from importlib import import_module
 
 import pytest
+import tiny
 import torch
 from bench import PACK_NAME, ROOT
-
-sys.path.append(str(ROOT))  # tiny.py builds its weights with the engine
-tiny = import_module("tiny")
 
 SAMPLE = {
     "prompt": "a rocket",

@@ -27,7 +27,7 @@ def within(ours: dict, theirs: dict) -> bool:
     return same(ours, {key: value for key, value in theirs.items() if key in ours})
 
 
-# -- containers ------------------------------------------------------------------------------------------------------
+# -- containers ------------------------------------------------------------------------------------
 
 
 def test_shards_read_as_one_state_dict(official):
@@ -136,7 +136,7 @@ def test_shards_may_be_pickles(tmp_path):
     assert file.is_pickle and file.read().keys() == {"latents"}
 
 
-# -- recognising -----------------------------------------------------------------------------------------------------
+# -- recognising -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,11 @@ def test_a_part_is_known_by_its_keys_whatever_its_file_is_called(tmp_path, kind,
     assert checkpoint.parts_in(checkpoint.open_weights(tmp_path / "something.safetensors")).keys() == {kind}
     assert checkpoint.find(kind, tmp_path).path == tmp_path / "something.safetensors"
     assert checkpoint.holds(kind, tmp_path)
+
+
+def test_a_lora_of_another_kind_of_model_is_no_part(tmp_path):
+    save_file({"transformer.blocks.0.attn.to_q.lora_A.weight": torch.zeros(1)}, tmp_path / "flux.safetensors")
+    assert not checkpoint.parts_in(checkpoint.open_weights(tmp_path / "flux.safetensors"))
 
 
 def test_one_file_may_hold_the_whole_adapter(tmp_path):
@@ -218,7 +223,7 @@ def test_an_unreadable_file_beside_the_part_does_no_harm(official, tmp_path):
     assert checkpoint.find("segmenter", tmp_path).path.name == "sam.safetensors"
 
 
-# -- loading ---------------------------------------------------------------------------------------------------------
+# -- loading ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -365,10 +370,11 @@ def test_a_base_without_any_tokenizer_says_where_one_is_to_be_had(tmp_path):
 
 def test_a_base_says_which_size_it_was_trained_at_if_its_config_does(tmp_path):
     assert checkpoint.trained_size(tiny.write_base(tmp_path / "a", stylear={"size": 64})) == 64
-    assert checkpoint.trained_size(tiny.write_base(tmp_path / "b")) is None
+    for odd in (None, 64, {"size": "big"}, {"size": 0}):
+        assert checkpoint.trained_size(tiny.write_base(tmp_path / "b", stylear=odd)) is None
 
 
-# -- what is wrong with it -------------------------------------------------------------------------------------------
+# -- what is wrong with it -------------------------------------------------------------------------
 
 
 def test_wrong_shapes_are_both_named(tmp_path):
@@ -401,6 +407,14 @@ def test_a_missing_key_is_named(tmp_path, kind, state, key):
         load(tmp_path)
 
 
+def test_weights_of_eight_bits_are_widened(tmp_path):
+    eight = tiny.map_values(lambda value: value.to(torch.float8_e4m3fn), tiny.open_clip_state())
+    metadata = {"stylear": json.dumps(tiny.OPEN_CLIP_CONFIG)}
+    save_file(eight, tmp_path / "x.safetensors", metadata=metadata)
+    encoder = checkpoint.load_image_encoder(tmp_path)
+    assert torch.equal(encoder.conv1.weight, eight["visual.conv1.weight"].float())
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["base", "lora", "resampler", "vqgan", "image_encoder", "segmenter"])
 def test_weights_that_are_not_finite_are_refused(tmp_path, part, number):
@@ -415,7 +429,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, part, number):
         load(bundle)
 
 
-# -- describing ------------------------------------------------------------------------------------------------------
+# -- describing ------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_described_part_by_part(tmp_path):

@@ -1,4 +1,4 @@
-"""The command line writes pictures, sheets and safetensors, and ends in one line and status 2 when it cannot."""
+"""The command line writes pictures, sheets and safetensors, and says in a line why it cannot."""
 
 import json
 import runpy
@@ -117,7 +117,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
     before = out.read_bytes()
     assert run("--seed", 9)[0] == 2 and out.read_bytes() == before
     assert capsys.readouterr().err.startswith(
-        f"error: {out} is there already. Give another name, or pass --overwrite."
+        f"error: {out} is there already. Give another name, or say overwrite (--overwrite)."
     )
     assert run("--seed", 9, "--overwrite")[0] == 0 and out.read_bytes() != before
 

@@ -1,4 +1,4 @@
-"""Pickles and shards become one safetensors file that loads as they did, and nothing is overwritten unasked."""
+"""Pickles and shards become one safetensors file that loads as they did; nothing is lost unasked."""
 
 import pytest
 import tiny

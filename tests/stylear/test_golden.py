@@ -1,4 +1,4 @@
-"""From files to pictures, the whole chain gives what the released code gave on the same weights and pictures."""
+"""From files to pictures, the whole chain gives what the released code gave on the same input."""
 
 import json
 
@@ -18,7 +18,7 @@ RECORDED_SIZE = 128
 
 @pytest.fixture(scope="module")
 def models(golden):
-    """The recorded models by the name of their adapter, loaded as a user of the released code has them on disk."""
+    """The recorded models by the name of their adapter, loaded as the released code has them on disk."""
     tiny = golden / "tiny"
     models = {}
     for adapter in ("stylear_models", "stylear_models/Depth_condition"):

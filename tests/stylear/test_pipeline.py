@@ -1,4 +1,4 @@
-"""StyleAR loads from every layout, and turns pictures, prompts and numbers into pictures or into a clear refusal."""
+"""StyleAR loads from every layout, and turns what it is given into pictures or a clear refusal."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ def style(model):
     return model.encode_style(PICTURE)
 
 
-# -- loading ---------------------------------------------------------------------------------------------------------
+# -- loading ---------------------------------------------------------------------------------------
 
 
 def test_importing_the_library_does_not_import_torch():
@@ -139,7 +139,7 @@ def test_info_says_what_is_loaded(model):
     assert {part["device"] for part in info["parts"].values()} == {"cpu"}
 
 
-# -- styles ----------------------------------------------------------------------------------------------------------
+# -- styles ----------------------------------------------------------------------------------------
 
 
 def test_a_style_is_the_resampler_of_the_encoders_features(model, style):
@@ -183,7 +183,7 @@ def test_a_subtraction_without_what_it_needs_is_refused(model, style):
         model.subtract(style, OTHER, alpha=float("nan"))
 
 
-# -- pictures --------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 def test_a_picture_is_float_and_has_the_trained_size_by_default(model, style):
