@@ -31,7 +31,7 @@ class SAMSubtract(io.ComfyNode):
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load StyleAR."),
                 sockets.Style.Input(
-                    "style", tooltip="From Style Token Encode, made from the same reference picture."
+                    "style", tooltip="From Style Token Encode; it brings its reference picture along."
                 ),
                 io.Float.Input(
                     "alpha",
@@ -56,17 +56,12 @@ class SAMSubtract(io.ComfyNode):
                     ),
                 ),
                 io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip="The reference picture again; its subject is cut out. The first of a batch.",
-                ),
-                io.Image.Input(
                     "content",
                     optional=True,
                     tooltip=(
-                        "Instead of image: a picture that shows only what must not come along, for instance "
-                        "a cut-out or a photo of the same thing. It is subtracted whole, or where mask is "
-                        "white."
+                        "In place of the reference itself: a picture that shows what must not come along, for "
+                        "instance a cut-out or a photo of the same thing. It is subtracted whole, or where mask, "
+                        "points or box say. The first of a batch."
                     ),
                 ),
                 io.Mask.Input(
@@ -83,7 +78,7 @@ class SAMSubtract(io.ComfyNode):
                     optional=True,
                     placeholder="x,y; x,y",
                     tooltip=(
-                        "Points on the subject, in pixels of image from its top left corner: 120,80; 200,95. "
+                        "Points on the subject, in pixels of the reference from its top left corner: 120,80; 200,95. "
                         "Add ,0 to a point that does not belong to it: 10,10,0. Empty: the subject that "
                         "stands out."
                     ),
@@ -93,7 +88,7 @@ class SAMSubtract(io.ComfyNode):
                     default="",
                     optional=True,
                     placeholder="left,top,right,bottom",
-                    tooltip="A box around the subject, in pixels of image: left,top,right,bottom.",
+                    tooltip="A box around the subject, in pixels of the reference: left,top,right,bottom.",
                 ),
             ],
             outputs=[
@@ -109,24 +104,20 @@ class SAMSubtract(io.ComfyNode):
         style,
         alpha: float,
         beta: float,
-        image: torch.Tensor | None = None,
         content: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
         points: str = "",
         box: str = "",
     ) -> io.NodeOutput:
-        if image is None and content is None:
-            raise BadInput("SAM Subtract has no picture: connect image (the reference itself) or content.")
-        region = host.first_mask(mask)
+        picture = style.picture if content is None else host.first_picture(content, "content")
+        if picture is None:
+            raise BadInput("This style has no reference picture to cut from: connect content.")
+        points, box, region = parse_points(points), parse_box(box), host.first_mask(mask)
         with host.contained():
-            if content is not None:
-                picture = host.first_picture(content, "content")
-                region = torch.ones(picture.shape[:2]) if region is None else region
-            else:
-                picture = host.first_picture(image, "image")
-            if region is None:
-                engine = model.ready("segmenter")
-                region = engine.segment(picture, points=parse_points(points), box=parse_box(box))
+            if region is None and content is not None and points is None and box is None:
+                region = torch.ones(picture.shape[:2])
+            elif region is None:
+                region = model.ready("segmenter").segment(picture, points=points, box=box)
             engine = model.ready("image_encoder", "resampler")
             cleaned = engine.subtract(style, content=picture, mask=region, alpha=alpha, beta=beta)
         return io.NodeOutput(cleaned, host.to_output(region[None]))

@@ -209,25 +209,15 @@ def _style(model, options: argparse.Namespace):
     from .style import StyleTokens
 
     if options.style.endswith(".safetensors"):
-        if options.subtract and not options.content:
-            raise BadInput(
-                "Saved style tokens have no picture to cut from. Give the picture as --style, or --content."
-            )
-        style, reference = StyleTokens.load(options.style), None
+        style = StyleTokens.load(options.style)
     else:
-        reference = open_image(options.style)
-        style = model.encode_style(reference)
+        style = model.encode_style(open_image(options.style))
     if not options.subtract:
         return style
-    content = reference if options.content is None else open_image(options.content)
-    mask = None if options.mask is None else open_image(options.mask)
-    cut = options.point or options.box or mask
-    if cut is None and options.content is None:
-        mask = model.segment(reference)
     return model.subtract(
         style,
-        content,
-        mask=mask,
+        content=None if options.content is None else open_image(options.content),
+        mask=None if options.mask is None else open_image(options.mask),
         points=options.point,
         box=options.box,
         alpha=options.alpha,

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -125,8 +127,9 @@ class StyleAR:
 
     def encode_style(self, image: Picture) -> StyleTokens:
         """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture."""
+        image = to_rgb(image, name="style picture")
         features = self.image_encoder.encode(image)
-        return StyleTokens(resample(self.resampler, features)[0], features)
+        return StyleTokens(resample(self.resampler, features)[0], features, torch.from_numpy(np.array(image)))
 
     def segment(
         self,
@@ -159,24 +162,24 @@ class StyleAR:
     ) -> StyleTokens:
         """A style without what must not come along: alpha R(F) + (1 - alpha) R(F - beta F_S) (paper 3.3).
 
-        `content`: a picture of it, taken whole (as released); or the reference itself, with what to cut out
-        of it: `mask` (1 where it is), or `points` or `box` for the segmenter. For the salient object pass
-        mask=model.segment(reference). F_S is of the cut-out on white. Raises BadInput, or MissingPart.
+        That is the object in the style's own picture: at `points`, in `box`, under `mask` (1 where it is), or the
+        salient one without any of them. Or it is what `content` shows: a picture taken whole (as released), or
+        where mask, points or box say. F_S is of the cut-out on white. Raises BadInput, or MissingPart.
         """
         _check_style(style)
         if style.features is None:
             raise BadInput("This style has no features to subtract from. Encode its picture again.")
-        if content is None:
-            raise BadInput("There is nothing to subtract. Pass the reference as content, and a mask.")
+        if content is None and style.picture is None:
+            raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
         if mask is not None and (points is not None or box is not None):
             raise BadInput("Both a mask and points or a box were given. Pass one of them.")
-        image = to_rgb(content, name="content")
-        if points is not None or box is not None:
+        image = to_rgb(style.picture if content is None else content, name="content")
+        if mask is None and (content is None or points is not None or box is not None):
             mask = self.segment(image, points, box)
         if mask is not None:
             image = content_picture(image, to_mask(mask, image.size))
         tokens = enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta)
-        return StyleTokens(tokens, style.features)
+        return replace(style, tokens=tokens)
 
     @torch.no_grad()
     def encode_condition(self, image: Picture) -> Tensor:

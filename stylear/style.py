@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from os import PathLike
 from pathlib import Path
@@ -25,13 +25,17 @@ class StyleTokens:
 
     tokens: float32 [M, C], M = 16 and C = the base's hidden size; they stand for the template's placeholders.
     features: float32 [N, C_in] or None; F of the reference, kept so that content can be subtracted later.
-    Both finite and on the CPU, or BadInput.
+    Both finite and on the CPU, or BadInput. picture: the reference, uint8 [H, W, 3] or None, from which content can
+    be cut out; it is not saved.
     """
 
     tokens: Tensor
     features: Tensor | None = None
+    picture: Tensor | None = None
 
     def __post_init__(self):
+        if self.picture is not None:
+            object.__setattr__(self, "picture", self.picture.detach().to("cpu", torch.uint8, copy=True))
         for name in ("tokens", "features"):
             value = getattr(self, name)
             if value is None and name == "features":
@@ -58,7 +62,7 @@ class StyleTokens:
         if not hasattr(seed, "__index__") or not 0 <= index(seed) < 2**64:
             raise BadInput(f"seed is {seed!r}; it must be a whole number from 0 to 2**64 - 1.")
         noise = torch.randn(self.tokens.shape, generator=torch.Generator().manual_seed(index(seed)))
-        return StyleTokens(self.tokens + gamma * noise, self.features)
+        return replace(self, tokens=self.tokens + gamma * noise)
 
     def save(self, path: str | PathLike) -> None:
         """Write a small safetensors file. The file appears whole or not at all, and replaces an older one.

@@ -1,5 +1,6 @@
 """Puts the trained parts together as the mini model that ships, with reference pictures to begin with."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,15 +20,33 @@ PARTS = {
 }
 REFERENCES = {
     "neon": "bell",
+    "underwater": "snail",
     "watercolour": "pear",
     "stained_glass": "mushroom",
     "linocut": "owl",
     "blueprint": "trophy",
     "oil": "lemon",
     "pixel32": "ghost",
-    "crosshatch": "snail",
 }
 LIMIT = 60_000_000  # bytes
+NOTICE = """The mini's weights were trained on, and its reference pictures are made from, drawings of these sets. All were
+changed: rasterised, and rendered anew in the drawing styles of training/data/renderers. Names and keywords are from
+Unicode (unicode-emoji-json and emojibase-data, MIT).
+
+{families}
+
+Licences: Apache-2.0 as in LICENSE. CC-BY-4.0: Creative Commons Attribution 4.0 International. OFL-1.1: SIL Open Font
+License 1.1. MIT: Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+associated documentation files (the "Software"), to deal in the Software without restriction, including without
+limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the
+Software, and to permit persons to whom the Software is furnished to do so, subject to the following conditions: the
+above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL
+THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN
+THE SOFTWARE.
+"""
 
 
 def bundle(work: Path, out: Path) -> None:
@@ -36,6 +55,9 @@ def bundle(work: Path, out: Path) -> None:
         for file in files:
             source = work / stage / file
             write_atomically(out / name / file, lambda path, source=source: shutil.copyfile(source, path))
+    families = json.loads((work / "icons" / "icons.json").read_text(encoding="utf-8"))["families"].values()
+    lines = [f"- {f['attribution']} ({f['package']} {f['version']})" for f in families]
+    write_atomically(out / "NOTICE", lambda path: path.write_text(NOTICE.format(families="\n".join(lines))))
     concepts, styles, rows = plan(work / "icons")
     icons = np.load(work / "icons" / "icons.npy", mmap_mode="r")
     for style, concept in REFERENCES.items():

@@ -47,7 +47,7 @@ def subtract(nodes, model, style, **inputs):
 
 
 def test_the_whole_chain_ends_in_a_picture_that_comfyui_can_save(nodes, model, style, picture):
-    cleaned, mask = subtract(nodes, model, style, image=picture)
+    cleaned, mask = subtract(nodes, model, style)
     noisy = nodes["NoiseInject"].execute(style=cleaned, gamma=0.1, seed=1).result[0]
     condition = nodes["DepthCondition"].execute(model=model, image=picture).result[0]
     images = sample(nodes, model, noisy, condition=condition)
@@ -83,13 +83,13 @@ def test_width_and_height_are_taken_to_the_models_grid(nodes, model, style):
 
 def test_encoding_and_subtracting_leave_their_inputs_as_they_were(nodes, model, style, picture):
     tokens, pixels = style.tokens.clone(), picture.clone()
-    subtract(nodes, model, style, image=picture)
+    subtract(nodes, model, style)
     nodes["NoiseInject"].execute(style=style, gamma=1.0, seed=1)
     assert torch.equal(style.tokens, tokens) and torch.equal(picture, pixels)
 
 
 def test_alpha_one_switches_the_subtraction_off(nodes, model, style, picture):
-    kept, _ = subtract(nodes, model, style, image=picture, alpha=1.0)
+    kept, _ = subtract(nodes, model, style, alpha=1.0)
     assert torch.allclose(kept.tokens, style.tokens, atol=1e-5)
 
 
@@ -97,8 +97,8 @@ def test_a_mask_of_another_size_than_the_picture_is_stretched_over_it(nodes, mod
     half = torch.zeros(1, 10, 12)
     half[:, :5] = 1
     large = half.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    stretched, _ = subtract(nodes, model, style, image=picture, mask=half)
-    exact, _ = subtract(nodes, model, style, image=picture, mask=large)
+    stretched, _ = subtract(nodes, model, style, mask=half)
+    exact, _ = subtract(nodes, model, style, mask=large)
     whole, _ = subtract(nodes, model, style, content=picture)
     difference = (stretched.tokens - exact.tokens).norm()
     assert difference < 0.5 * (stretched.tokens - whole.tokens).norm()
@@ -145,7 +145,7 @@ def test_noise_that_is_no_number_is_refused(nodes, style, errors, gamma):
 )
 def test_a_subtraction_that_makes_no_sense_is_refused(nodes, model, style, picture, errors, wrong):
     with pytest.raises(errors.BadInput):
-        subtract(nodes, model, style, image=picture, **wrong)
+        subtract(nodes, model, style, **wrong)
 
 
 @pytest.mark.parametrize("pixels", [float("nan"), float("inf")])
@@ -163,8 +163,8 @@ def test_a_model_without_a_segmenter_says_so_and_takes_a_mask(nodes, host, model
     model = nodes["LoadStyleAR"].execute(model="tiny").result[0]
     style = nodes["StyleTokenEncode"].execute(model=model, image=picture).result[0]
     with pytest.raises(errors.MissingPart, match="segmenter"):
-        subtract(nodes, model, style, image=picture)
-    subtract(nodes, model, style, image=picture, mask=torch.ones(1, 40, 48))
+        subtract(nodes, model, style)
+    subtract(nodes, model, style, mask=torch.ones(1, 40, 48))
 
 
 def test_a_folder_that_lacks_a_part_is_refused_by_the_parts_name(nodes, models, errors):

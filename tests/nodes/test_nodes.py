@@ -1,12 +1,14 @@
 """What each node asks of the engine, with an engine that only remembers."""
 
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
 from bench import PACK_NAME
 
 PICTURE = torch.rand(2, 6, 8, 3)
+STYLE = SimpleNamespace(picture=torch.randint(0, 256, (6, 8, 3), dtype=torch.uint8))
 SAMPLE = {
     "prompt": "a rocket",
     "width": 0,
@@ -33,25 +35,25 @@ def test_style_token_encode_reads_the_first_picture_of_a_batch(comfy, nodes, mod
 # -- SAMSubtract ---------------------------------------------------------------------------------------------
 
 
-def subtract(nodes, model, **inputs):
+def subtract(nodes, model, style=STYLE, **inputs):
     style, mask = (
-        nodes["SAMSubtract"].execute(model=model, style="style", alpha=0.2, beta=0.8, **inputs).result
+        nodes["SAMSubtract"].execute(model=model, style=style, alpha=0.2, beta=0.8, **inputs).result
     )
     assert style == "less style"
     return mask
 
 
 def test_sam_finds_the_subject_of_the_reference_and_the_mask_is_shown(nodes, model, engine):
-    mask = subtract(nodes, model, image=PICTURE, points="1,2; 3,4,0", box="0, 1, 5, 6")
+    mask = subtract(nodes, model, points="1,2; 3,4,0", box="0, 1, 5, 6")
     segment, taken = engine.calls
     assert segment.points == [(1, 2), (3, 4, 0)] and segment.box == (0, 1, 5, 6)
-    assert taken.args == ("style",) and (taken.alpha, taken.beta) == (0.2, 0.8)
-    assert torch.equal(taken.content, PICTURE[0])
+    assert taken.args == (STYLE,) and (taken.alpha, taken.beta) == (0.2, 0.8)
+    assert torch.equal(taken.content, STYLE.picture)
     assert mask.shape == (1, 6, 8)
 
 
 def test_blank_points_and_box_ask_for_the_salient_subject(nodes, model, engine):
-    subtract(nodes, model, image=PICTURE, points=" ", box="", mask=torch.zeros(1, 64, 64))
+    subtract(nodes, model, points=" ", box="", mask=torch.zeros(1, 64, 64))
     assert engine.calls[0].points is None and engine.calls[0].box is None
 
 
@@ -59,21 +61,21 @@ def test_a_painted_mask_is_used_instead_of_sam(comfy, nodes, model, engine):
     comfy.management.unload_all_models()
     painted = torch.zeros(1, 6, 8)
     painted[:, :3] = 1
-    assert torch.equal(subtract(nodes, model, image=PICTURE, mask=painted), painted)
+    assert torch.equal(subtract(nodes, model, mask=painted), painted)
     assert [call.method for call in engine.calls] == ["subtract"]
     assert "segmenter" not in loaded(comfy, model)
 
 
 def test_a_content_picture_is_subtracted_whole(nodes, model, engine):
     content = torch.rand(1, 3, 4, 3)
-    assert torch.equal(subtract(nodes, model, image=PICTURE, content=content), torch.ones(1, 3, 4))
+    assert torch.equal(subtract(nodes, model, content=content), torch.ones(1, 3, 4))
     assert [call.method for call in engine.calls] == ["subtract"]
     assert torch.equal(engine.calls[0].content, content[0])
 
 
 def test_sam_subtract_without_a_picture_says_what_to_connect(nodes, model, errors):
-    with pytest.raises(errors.BadInput, match="connect image"):
-        subtract(nodes, model)
+    with pytest.raises(errors.BadInput, match="connect content"):
+        subtract(nodes, model, style=SimpleNamespace(picture=None))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(
     nodes, model, errors, name, text
 ):
     with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form"):
-        subtract(nodes, model, image=PICTURE, **{name: text})
+        subtract(nodes, model, **{name: text})
 
 
 # -- the others ----------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_saved_style_tokens_serve_as_the_style_but_have_nothing_to_cut_from(
     status, out = run(style=saved)
     assert status == 0 and np.array_equal(pixels(out), pixels(plain))
     assert run("--subtract", style=saved, out="cut.png")[0] == 2
-    assert "have no picture to cut from" in capsys.readouterr().err
+    assert "has no picture to cut from" in capsys.readouterr().err
     assert run("--content", reference, style=saved, out="content.png")[0] == 0
 
 

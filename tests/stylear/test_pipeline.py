@@ -166,13 +166,19 @@ def test_what_a_mask_points_or_a_box_select_is_subtracted(model, style, how):
     assert torch.equal(model.subtract(style, PICTURE, **arguments).tokens, expected.tokens)
 
 
+def test_without_a_word_the_salient_object_of_the_styles_own_picture_is_subtracted(model, style):
+    expected = model.subtract(style, PICTURE, mask=model.segment(PICTURE))
+    assert torch.equal(model.subtract(style).tokens, expected.tokens)
+    assert torch.equal(model.subtract(style.with_noise(0.5, 1)).tokens, expected.tokens)
+
+
 def test_the_salient_object_is_what_the_segmenter_finds_unasked(model):
     assert torch.equal(model.segment(PICTURE), model.segmenter.mask(PICTURE))
 
 
 def test_a_subtraction_without_what_it_needs_is_refused(model, style):
-    with pytest.raises(BadInput, match="nothing to subtract"):
-        model.subtract(style)
+    with pytest.raises(BadInput, match="no picture to cut from"):
+        model.subtract(StyleTokens(style.tokens, style.features))
     with pytest.raises(BadInput, match="Both a mask and points"):
         model.subtract(style, PICTURE, mask=np.ones((2, 2), dtype=bool), box=(0, 0, 1, 1))
     with pytest.raises(BadInput, match="no features"):
