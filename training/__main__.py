@@ -10,9 +10,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="Make the mini model from nothing, or train StyleAR's own stage.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    pretrain = commands.add_parser(
-        "pretrain", help="one stage of the mini model; run them in the order listed"
-    )
+    pretrain = commands.add_parser("pretrain", help="one stage of the mini model; run them in the order listed")
     pretrain.add_argument(
         "stage", choices=["icons", "pictures", "vqgan", "clip", "sam", "tokens", "base", "adapter", "bundle"]
     )
@@ -22,9 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=Path("mini-work"),
         help="folder for data and checkpoints (default: %(default)s)",
     )
-    pretrain.add_argument(
-        "--downloads", type=Path, help="folder with the drawing packages already downloaded"
-    )
+    pretrain.add_argument("--downloads", type=Path, help="folder with the drawing packages already downloaded")
     given = parser.parse_args(arguments)
     from . import stages
 

@@ -101,7 +101,7 @@ def train_adapter(
         return answer_loss(logits, batch.labels, s.z_loss), {}
 
     fit("adapter", model, model.parameters(), loss_of, s.schedule, out)
-    lora = {k: v.half().contiguous() for k, v in from_peft(get_peft_model_state_dict(model.base)).items()}
+    lora = {k: v.half().contiguous() for k, v in from_peft(get_peft_model_state_dict(model.base, save_embedding_layers=False)).items()}
     write_atomically(out / "model.safetensors", lambda path: save_file(lora, path))
     resampler = {k: v.half().contiguous() for k, v in model.resampler.state_dict().items()}
     write_atomically(out / "image_proj.safetensors", lambda path: save_file(resampler, path))

@@ -29,7 +29,7 @@ REFERENCES = {
     "pixel32": "ghost",
 }
 LIMIT = 60_000_000  # bytes
-NOTICE = """The mini's weights were trained on, and its reference pictures are made from, drawings of these sets. All were
+NOTICE = """The mini's weights were trained on, and its references are made from, drawings of these sets. All were
 changed: rasterised, and rendered anew in the drawing styles of training/data/renderers. Names and keywords are from
 Unicode (unicode-emoji-json and emojibase-data, MIT).
 

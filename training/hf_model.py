@@ -39,9 +39,7 @@ def build_chameleon(
     return model
 
 
-def answer_logits(
-    model: ChameleonForConditionalGeneration, batch: Batch, style: Tensor | None = None
-) -> Tensor:
+def answer_logits(model: ChameleonForConditionalGeneration, batch: Batch, style: Tensor | None = None) -> Tensor:
     """Logits [B, n, V] at the answer's places; `style` [B, M, hidden] overwrites the style slots' embeddings.
 
     Goes through `model.model` and `lm_head`, because the class's own forward forbids picture tokens.
@@ -50,9 +48,7 @@ def answer_logits(
     if style is not None:
         rows = torch.arange(len(batch.ids))[:, None].expand_as(batch.style_slots)
         there = batch.style_slots >= 0
-        embeddings = embeddings.index_put(
-            (rows[there], batch.style_slots[there]), style[there].to(embeddings.dtype)
-        )
+        embeddings = embeddings.index_put((rows[there], batch.style_slots[there]), style[there].to(embeddings.dtype))
     hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     places = batch.answer[..., None].expand(-1, -1, hidden.shape[-1])
     return model.lm_head(hidden.gather(1, places))

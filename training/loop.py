@@ -29,9 +29,7 @@ class Schedule:
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return (
-            self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
-        )
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 
 def can_compile() -> bool:
@@ -76,9 +74,7 @@ def fit(
         model.load_state_dict(state["model"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    names = {n for n, p in model.named_parameters() if p.requires_grad} | {
-        n for n, _ in model.named_buffers()
-    }
+    names = {n for n, p in model.named_parameters() if p.requires_grad} | {n for n, _ in model.named_buffers()}
     average: float | None = None
     bar = tqdm(
         range(first, schedule.steps),
@@ -102,9 +98,7 @@ def fit(
         nn.utils.clip_grad_norm_(parameters, schedule.clip)
         optimizer.step()
         average = value if average is None else 0.98 * average + 0.02 * value
-        bar.set_postfix(
-            {"loss": f"{average:.4f}"} | {k: f"{v:.3g}" for k, v in figures.items()}, refresh=False
-        )
+        bar.set_postfix({"loss": f"{average:.4f}"} | {k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
         done = step + 1
         if done % schedule.save_every == 0 or done == schedule.steps:
             kept = {k: v for k, v in model.state_dict().items() if k in names}
@@ -113,7 +107,6 @@ def fit(
         if evaluate and (done % evaluate_every == 0 or done == schedule.steps):
             model.eval()
             tqdm.write(
-                f"{name} step {done} loss {average:.4f} "
-                + " ".join(f"{k} {v:.4g}" for k, v in evaluate(done).items())
+                f"{name} step {done} loss {average:.4f} " + " ".join(f"{k} {v:.4g}" for k, v in evaluate(done).items())
             )
             model.train()

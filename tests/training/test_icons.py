@@ -154,9 +154,7 @@ def test_a_drawing_in_one_ink_never_stands_for_a_concept_named_after_a_colour(ta
 
 
 def test_alpha_is_coverage_and_colour_is_not_mixed_with_a_background():
-    svg = icons.svg_of(
-        iconify({"a": DISC.format("#f00") + '<g opacity=".5">' + DISC.format("#f00") + "</g>"}), "a"
-    )
+    svg = icons.svg_of(iconify({"a": DISC.format("#f00") + '<g opacity=".5">' + DISC.format("#f00") + "</g>"}), "a")
     picture = np.array(icons.draw_svg(svg, 32))
     assert picture[16, 16].tolist() == [255, 0, 0, 255]
     assert picture[0, 0, 3] == 0
@@ -266,9 +264,7 @@ def corpus(tmp_path, monkeypatch):
     disc[8:24, 8:24] = (0, 200, 0, 255)
     families = {
         "coded": family(
-            pack(
-                store, "@set/coded", text({"icons.json": coded, "chars.json": {DOG: "puppy", ROCKET: "ship"}})
-            )
+            pack(store, "@set/coded", text({"icons.json": coded, "chars.json": {DOG: "puppy", ROCKET: "ship"}}))
         ),
         "named": family(pack(store, "@set/named", text({"icons.json": named, "chars.json": {}}))),
         "bitmap": family(pack(store, "bitmap", {"assets/1f680.webp": webp(disc)}), kind="webp"),

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -102,9 +103,7 @@ def depth_of(alpha: np.ndarray) -> np.ndarray:
     return np.rint(255 * alpha * (0.35 + 0.65 * dome)).astype(np.uint8)
 
 
-def _render(
-    styles: list[str], icons_file: Path, seed: int, task: tuple[int, Row]
-) -> tuple[np.ndarray, np.ndarray]:
+def _render(styles: list[str], icons_file: Path, seed: int, task: tuple[int, Row]) -> tuple[np.ndarray, np.ndarray]:
     number, row = task
     cv2.setNumThreads(1)
     rgba = np.load(icons_file, mmap_mode="r")[row.icon]
@@ -132,16 +131,14 @@ def build_pictures(icons: Path, out: Path, *, seed: int = 0, repeats: int = 1, w
     pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, (len(rows), SIZE, SIZE, 3))
     masks = np.lib.format.open_memmap(out / "masks.npy", "w+", np.uint8, (len(rows), SIZE, SIZE))
     job = partial(_render, styles, icons / "icons.npy", seed)
-    with ProcessPoolExecutor(workers) as pool:
-        done = pool.map(job, enumerate(rows), chunksize=256)
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        done = pool.map(job, enumerate(rows), chunksize=256) if pool else map(job, enumerate(rows))
         for i, (picture, mask) in enumerate(tqdm(done, total=len(rows), desc="pictures", unit="pic")):
             pictures[i], masks[i] = picture, mask
     pictures.flush()
     masks.flush()
     if _stamp(icons) != stamp:
-        raise RuntimeError(
-            f"The drawings in {icons} changed while pictures were made of them: run this stage again."
-        )
+        raise RuntimeError(f"The drawings in {icons} changed while pictures were made of them: run this stage again.")
     record = {
         "concepts": concepts,
         "styles": styles,

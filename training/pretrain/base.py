@@ -33,9 +33,7 @@ class BaseSettings:
     depth_every: int = 8
     z_loss: float = 1e-5
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(
-            steps=4000, batch=32, learning_rate=2e-3, warmup=200, weight_decay=0.05
-        )
+        default_factory=lambda: Schedule(steps=4000, batch=32, learning_rate=2e-3, warmup=200, weight_decay=0.05)
     )
 
 

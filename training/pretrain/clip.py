@@ -93,9 +93,7 @@ def train_clip(data: Path, out: Path, settings: CLIPSettings | None = None) -> N
         texts = []
         for i in chosen:
             noun, style = pictures.concepts[pictures.concept[i]], pictures.styles[pictures.style[i]]
-            texts.append(
-                styled_caption(noun, style, rng) if rng.random() < settings.styled else caption(noun, rng)
-            )
+            texts.append(styled_caption(noun, style, rng) if rng.random() < settings.styled else caption(noun, rng))
         with torch.autocast("cpu", torch.bfloat16):
             made = features(moved(normalised(pictures.pictures[chosen])), text_ids(texts, vocabulary))
         logits = (
@@ -111,9 +109,7 @@ def train_clip(data: Path, out: Path, settings: CLIPSettings | None = None) -> N
         rng = np.random.default_rng(0)
         with torch.no_grad():
             image = model.encode_image(normalised(pictures.pictures[test]), normalize=True)
-            nouns = model.encode_text(
-                text_ids([f"a {noun}" for noun in pictures.concepts], vocabulary), normalize=True
-            )
+            nouns = model.encode_text(text_ids([f"a {noun}" for noun in pictures.concepts], vocabulary), normalize=True)
             styles = [styled_caption("picture", style, rng) for style in pictures.styles]
             style = model.encode_text(text_ids(styles, vocabulary), normalize=True)
         right = (image @ nouns.T).argmax(1).numpy() == pictures.concept[test]

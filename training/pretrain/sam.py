@@ -57,12 +57,8 @@ def all_masks(
     found, seen = decoder.transformer(embedding + dense, places, torch.cat([tokens, sparse], dim=1))
     upscaled = decoder.output_upscaling(seen.transpose(1, 2).reshape(embedding.shape))
     count = decoder.num_mask_tokens
-    kernels = torch.stack(
-        [decoder.output_hypernetworks_mlps[i](found[:, 1 + i]) for i in range(count)], dim=1
-    )
-    return (kernels @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:]), decoder.iou_prediction_head(
-        found[:, 0]
-    )
+    kernels = torch.stack([decoder.output_hypernetworks_mlps[i](found[:, 1 + i]) for i in range(count)], dim=1)
+    return (kernels @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:]), decoder.iou_prediction_head(found[:, 0])
 
 
 def iou(mask: Tensor, truth: Tensor) -> Tensor:
@@ -130,14 +126,10 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
             logits, guess = network(sam, pixels, points, boxes)
         logits, target = logits.float(), truth[:, None].float().expand(-1, 4, -1, -1)
         probability = logits.sigmoid()
-        dice = 1 - (2 * (probability * target).sum((2, 3)) + 1) / (
-            probability.sum((2, 3)) + target.sum((2, 3)) + 1
-        )
+        dice = 1 - (2 * (probability * target).sum((2, 3)) + 1) / (probability.sum((2, 3)) + target.sum((2, 3)) + 1)
         with torch.no_grad():
             real = iou(logits > 0, truth[:, None])
-        loss = (
-            F.binary_cross_entropy_with_logits(logits, target) + dice.mean() + F.mse_loss(guess.float(), real)
-        )
+        loss = F.binary_cross_entropy_with_logits(logits, target) + dice.mean() + F.mse_loss(guess.float(), real)
         return loss, {"iou": real.mean().item()}
 
     def evaluate(step: int) -> dict[str, float]:

@@ -15,9 +15,7 @@ from ..data.pictures import PictureSet, depth_of
 from ..loop import Schedule, can_compile, fit, write_atomically
 from ..sheets import save_grid
 
-MINI = VQGANConfig(
-    channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels=16, code_channels=16, codes=1024
-)
+MINI = VQGANConfig(channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels=16, code_channels=16, codes=1024)
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) ->
             return {}
         psnr, codes = [], []
         with torch.no_grad():
-            for part in np.array_split(test, 16):
+            for part in np.array_split(test, -(-len(test) // 32)):
                 real = to_pixels(pictures.pictures[part])
                 found = model.encode(real)
                 made = model.decode(found).clamp(-1, 1)
@@ -160,8 +158,6 @@ def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) ->
 
     fit("vqgan", model, model.parameters(), loss_of, settings.schedule, out, evaluate)
     product = {
-        k: v.half().contiguous()
-        for k, v in model.state_dict().items()
-        if not k.startswith(("live.", "codebook"))
+        k: v.half().contiguous() for k, v in model.state_dict().items() if not k.startswith(("live.", "codebook"))
     }
     write_atomically(out / "vqgan.safetensors", lambda path: save_file(product, path))

@@ -39,9 +39,7 @@ def _line(drawing: Drawing, sigma: float, low: float = 0.25, high: float = 0.6) 
     return np.clip((edges(drawing, sigma) - low) / (high - low), 0, 1)
 
 
-def _hatching(
-    dark: np.ndarray, angles: tuple[tuple[float, float], ...], period: float, bend: np.ndarray
-) -> np.ndarray:
+def _hatching(dark: np.ndarray, angles: tuple[tuple[float, float], ...], period: float, bend: np.ndarray) -> np.ndarray:
     """Layers of hatch lines, [H,W] in 0..1; each (least darkness, angle) adds one where it is dark enough."""
     ink = np.zeros_like(dark)
     for least, angle in angles:
@@ -156,9 +154,7 @@ def silhouette(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
 def _along(drawing: Drawing, sigma: float) -> np.ndarray:
     """Phase [H,W] in radians whose crests follow the outline and the tones, as a gouge does."""
     mask = (drawing.alpha > 0.5).astype(np.uint8)
-    inside, outside = (
-        np.minimum(cv2.distanceTransform(part, cv2.DIST_L2, 3), 99) for part in (mask, 1 - mask)
-    )
+    inside, outside = (np.minimum(cv2.distanceTransform(part, cv2.DIST_L2, 3), 99) for part in (mask, 1 - mask))
     return blur(inside - outside + 10 * luminance(drawing.rgb), sigma)
 
 

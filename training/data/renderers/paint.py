@@ -90,9 +90,7 @@ def brush(
     turn = angle[y, x] + rng.normal(0, 0.25, count)
     dx, dy = np.cos(turn) * length / 2, np.sin(turn) * length / 2
     ends = np.stack([x - dx, y - dy, x + dx, y + dy], 1).round().astype(int).tolist()
-    shades = np.clip(
-        soft[y, x] + rng.normal(0, jitter, (count, 1)) + rng.normal(0, jitter / 3, (count, 3)), 0, 255
-    )
+    shades = np.clip(soft[y, x] + rng.normal(0, jitter, (count, 1)) + rng.normal(0, jitter / 3, (count, 3)), 0, 255)
     for (x0, y0, x1, y1), shade in zip(ends, shades.tolist(), strict=True):
         cv2.line(canvas, (x0, y0), (x1, y1), shade, width, cv2.LINE_AA)
     return canvas
@@ -124,9 +122,7 @@ def backdrop(drawing: Drawing, colour: np.ndarray | str) -> np.ndarray:
 
 def oil(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Brush strokes along the shapes over a warm umber ground, merged while wet."""
-    ground = gradient_map(
-        np.clip(0.5 + 0.2 * noise(drawing.alpha.shape, 24, rng), 0, 1), ("#7a5a3a", "#d8bd8c")
-    )
+    ground = gradient_map(np.clip(0.5 + 0.2 * noise(drawing.alpha.shape, 24, rng), 0, 1), ("#7a5a3a", "#d8bd8c"))
     colour = backdrop(drawing, ground)
     angle = flow(luminance(colour))
     painted = flatten(brush(colour, angle, rng, 1300, 9, 3, 11), 3)
@@ -190,9 +186,7 @@ def watercolour(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
 
 def pointillism(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Dots of pure colour, the background too, in the manner of broken light."""
-    light = gradient_map(
-        np.clip(0.5 + 0.3 * noise(drawing.alpha.shape, 20, rng), 0, 1), ("#8fb9e2", "#f4d887")
-    )
+    light = gradient_map(np.clip(0.5 + 0.3 * noise(drawing.alpha.shape, 20, rng), 0, 1), ("#8fb9e2", "#f4d887"))
     colour = saturate(backdrop(drawing, light), 1.3)
     return dabs(colour, rng, 1700, 2, 24)
 
@@ -266,9 +260,7 @@ def spray_paint(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
             cv2.line(drips, (x, bottom - 4), (x, bottom + int(rng.integers(8, 26))), 1.0, 2, cv2.LINE_AA)
     spill = blur(drawing.rgb * drawing.alpha[..., None], 8.0) / (blur(drawing.alpha, 8.0) + 1e-3)[..., None]
     spill = saturate(np.clip(spill, 0, 255), 1.4)
-    sprayed = over(
-        over(wall, spill, np.maximum(0.75 * mist * speckle, drips)), soft, blur(drawing.alpha, 1.6)
-    )
+    sprayed = over(over(wall, spill, np.maximum(0.75 * mist * speckle, drips)), soft, blur(drawing.alpha, 1.6))
     contour = np.clip(blur(edges(drawing, 1.5), 1.0) * 1.5 - 0.3, 0, 0.8)
     return to_uint8(over(sprayed, hexcolour("#15131a"), contour))
 

@@ -156,9 +156,7 @@ def underwater(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     sea = gradient_map(1 - _height(drawing), ("#03265a", "#0e6aa8", "#4fd0d8"))
     ripples = np.clip(1 - 2.2 * np.abs(noise(shape, 44, rng)), 0, 1)
     caustics = ripples**2 * (1 - 0.55 * alpha)
-    body = over(
-        rgb.astype(np.float32) * np.array([0.5, 0.85, 0.85], np.float32) + 15, hexcolour("#0a5c96"), 0.2
-    )
+    body = over(rgb.astype(np.float32) * np.array([0.5, 0.85, 0.85], np.float32) + 15, hexcolour("#0a5c96"), 0.2)
     sea = over(sea, body, alpha) + 60 * caustics[..., None]
     for _ in range(6):
         x, y = (int(rng.integers(4, side - 4)) for side in shape[::-1])

@@ -27,9 +27,7 @@ from .toolkit import (
 
 def dots(ink: np.ndarray, period: float, angle: float, phase: float = 0.0) -> np.ndarray:
     """Coverage 0..1 of a halftone screen: dots on a turned grid that grow with the ink map [H, W] in 0..1."""
-    wave = angle_stripes(ink.shape, period, angle, phase) + angle_stripes(
-        ink.shape, period, angle + np.pi / 2, phase
-    )
+    wave = angle_stripes(ink.shape, period, angle, phase) + angle_stripes(ink.shape, period, angle + np.pi / 2, phase)
     return np.clip((ink * 1.05 + wave / 2 - 1.02) * 5 + 0.5, 0, 1) * (ink > 0.03)
 
 
@@ -60,9 +58,7 @@ def halftone_red(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Bold red dots on a straight grid over cream."""
     ink = np.clip(blur(dark(drawing, 0.32), 0.8) * 1.1, 0, 0.97)
     screen = dots(ink, 7.5, 0.0, rng.uniform(0, 6.28))
-    return to_uint8(
-        over(hexcolour("#fff0d2"), hexcolour("#d81f2b"), np.maximum(screen, outline(drawing, 1.0, 0.9)))
-    )
+    return to_uint8(over(hexcolour("#fff0d2"), hexcolour("#d81f2b"), np.maximum(screen, outline(drawing, 1.0, 0.9))))
 
 
 def comic(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
@@ -73,9 +69,7 @@ def comic(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     inks = blur(1 - vivid, 0.8)
     page = np.full((*drawing.shape, 3), 255, np.float32)
     for k, (ink, angle) in enumerate((("#00a5e8", 0.26), ("#ea1c8d", 1.31), ("#fff000", 0.0))):
-        page *= 1 - dots(inks[..., k], 6.5, angle, rng.uniform(0, 6.28))[..., None] * (
-            1 - hexcolour(ink) / 255
-        )
+        page *= 1 - dots(inks[..., k], 6.5, angle, rng.uniform(0, 6.28))[..., None] * (1 - hexcolour(ink) / 255)
     picture = over(ground, page, drawing.alpha)
     return to_uint8(over(picture, hexcolour("#0a0a0a"), outline(drawing, 1.5, 3.0)))
 
@@ -92,9 +86,7 @@ def newsprint(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     sheet = over(sheet, hexcolour("#3c3a38"), 0.6 * words * (1 - near))
     ink = blur(dark(drawing, 0.18), 0.6) * 0.92
     screen = dots(ink, 4.2, np.pi / 4) * 0.75 + 0.25 * ink
-    return to_uint8(
-        over(sheet, hexcolour("#2b2a2c"), np.clip(screen + 0.4 * outline(drawing, 1.0, 2.0), 0, 0.9))
-    )
+    return to_uint8(over(sheet, hexcolour("#2b2a2c"), np.clip(screen + 0.4 * outline(drawing, 1.0, 2.0), 0, 0.9)))
 
 
 def riso(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
@@ -118,14 +110,10 @@ def glitch(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     height, width = drawing.shape
     ghosts = over(hexcolour("#57506f"), saturate(drawing.rgb.astype(np.float32), 1.2), drawing.alpha)
     shift = int(rng.integers(5, 8))
-    torn = np.stack(
-        [np.roll(ghosts[..., 0], shift, 1), ghosts[..., 1], np.roll(ghosts[..., 2], -shift, 1)], -1
-    )
+    torn = np.stack([np.roll(ghosts[..., 0], shift, 1), ghosts[..., 1], np.roll(ghosts[..., 2], -shift, 1)], -1)
     for top in rng.integers(0, height - 10, 5).tolist():
         deep = int(rng.integers(5, 11))
-        torn[top : top + deep] = np.roll(
-            torn[top : top + deep], int(rng.integers(8, 20)) * int(rng.choice((-1, 1))), 1
-        )
+        torn[top : top + deep] = np.roll(torn[top : top + deep], int(rng.integers(8, 20)) * int(rng.choice((-1, 1))), 1)
     for colour in ("#ff0055", "#00ffe1", "#f9f871", "#00ffe1"):
         y, x = int(rng.integers(0, height - 6)), int(rng.integers(-10, width - 10))
         torn[y : y + 4, max(x, 0) : x + int(rng.integers(18, 40))] = hexcolour(colour)
@@ -169,14 +157,10 @@ def stamp(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     margin = np.minimum(np.minimum(rows, height - 1 - rows), np.minimum(columns, width - 1 - columns))
     frame = ((margin >= 3) & (margin < 7)) | ((margin >= 9) & (margin < 11))
     solid = np.clip((0.62 - blur(luminance(drawing.rgb), 1.0)) * 8 + 0.5, 0, 1) * drawing.alpha
-    rubber = np.maximum(
-        solid * (1 - outline(drawing, 1.5, 1.5) * 0.85), outline(drawing, 1.4, 3.0) * (solid < 0.5)
-    )
+    rubber = np.maximum(solid * (1 - outline(drawing, 1.5, 1.5) * 0.85), outline(drawing, 1.4, 3.0) * (solid < 0.5))
     halo = np.clip(cv2.dilate(drawing.alpha, np.ones((7, 7), np.uint8)), 0, 1)
     rubber = np.maximum(rubber, frame * (1 - halo))
-    rubber = np.maximum(
-        rubber, np.clip(drawing.alpha - cv2.erode(drawing.alpha, np.ones((5, 5), np.uint8)), 0, 1)
-    )
+    rubber = np.maximum(rubber, np.clip(drawing.alpha - cv2.erode(drawing.alpha, np.ones((5, 5), np.uint8)), 0, 1))
     patchy = np.clip(0.9 + 0.8 * (noise((height, width), 6, rng) + 1.0), 0.15, 0.95)
     return to_uint8(over(paper((height, width), "#e9d9b6", rng, 4), hexcolour("#b3261e"), rubber * patchy))
 

@@ -213,9 +213,7 @@ def stained_glass(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     colour = saturate(over(light, drawing.rgb.astype(np.float32), drawing.alpha), 1.5)
     pane = cell_means(colour, number * 2 + mask) * 0.45 + colour * 0.55
     glow = 0.86 + 0.1 * noise(drawing.shape, 8, rng) + 0.18 * np.clip(border / 8, 0, 1)
-    outline = np.clip(
-        cv2.morphologyEx(drawing.alpha, cv2.MORPH_GRADIENT, np.ones((4, 4), np.uint8)) * 1.6, 0, 1
-    )
+    outline = np.clip(cv2.morphologyEx(drawing.alpha, cv2.MORPH_GRADIENT, np.ones((4, 4), np.uint8)) * 1.6, 0, 1)
     lead = np.maximum(1 - np.clip((border + 0.5 * mask - 1.0) / 1.3, 0, 1), outline)
     return to_uint8(over(np.clip(pane * glow[..., None], 0, 255), hexcolour("#0d0c12"), lead))
 
@@ -223,9 +221,7 @@ def stained_glass(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
 def crystal(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Ice crystals: shaded facets with bright white edges, everything tinted cyan and violet."""
     number, border = shards(drawing.shape, 13, rng)
-    tint = gradient_map(
-        np.clip(0.5 + 0.3 * noise(drawing.shape, 40, rng), 0, 1), ("#8f86e0", "#a5dcf5", "#e3f7ff")
-    )
+    tint = gradient_map(np.clip(0.5 + 0.3 * noise(drawing.shape, 40, rng), 0, 1), ("#8f86e0", "#a5dcf5", "#e3f7ff"))
     colour = over(tint, drawing.rgb.astype(np.float32) * 0.72 + tint * 0.2, drawing.alpha)
     facet = cell_means(colour, number * 2 + (drawing.alpha > 0.5))
     rows, columns = np.mgrid[0 : drawing.shape[0], 0 : drawing.shape[1]]
@@ -252,9 +248,7 @@ def low_poly(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     triangles = triangles[kept]
     middle = triangles.mean(1, keepdims=True)
     probes = np.concatenate([triangles * 0.55 + middle * 0.45, middle], 1).astype(int)
-    shades = np.median(colour[probes[..., 1], probes[..., 0]], axis=1) * rng.normal(
-        1, 0.06, (len(triangles), 1)
-    )
+    shades = np.median(colour[probes[..., 1], probes[..., 0]], axis=1) * rng.normal(1, 0.06, (len(triangles), 1))
     out = to_uint8(colour)
     for corner, shade in zip(triangles.astype(np.int32), np.clip(shades, 0, 255).tolist(), strict=True):
         cv2.fillConvexPoly(out, corner, shade)
@@ -271,9 +265,7 @@ def wood_burn(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     tone = np.clip((1 - luminance(drawing.rgb)) * 0.95 * drawing.alpha, 0, 0.85)
     line = edges(drawing, 1.2)
     scorched = over(plank, hexcolour("#6b3411"), np.clip(blur(line, 3.0) * 0.9, 0, 0.6))
-    return to_uint8(
-        over(scorched, hexcolour("#2a1206"), np.maximum(tone, np.clip(line * 1.4 - 0.2, 0, 0.95)))
-    )
+    return to_uint8(over(scorched, hexcolour("#2a1206"), np.maximum(tone, np.clip(line * 1.4 - 0.2, 0, 0.95))))
 
 
 def papercut(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
@@ -281,9 +273,7 @@ def papercut(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     height, width = drawing.shape
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = np.arctan2(rows - height / 2, columns - width / 2)
-    reach = np.hypot(rows - height / 2, columns - width / 2) / height + 0.02 * np.sin(
-        5 * angle + rng.uniform(0, 6.28)
-    )
+    reach = np.hypot(rows - height / 2, columns - width / 2) / height + 0.02 * np.sin(5 * angle + rng.uniform(0, 6.28))
     sheet = np.tile(hexcolour("#d9714e"), (height, width, 1))
     for limit, colour in ((0.66, "#e68f68"), (0.56, "#f0ad86"), (0.45, "#f8cfae")):
         hollow = (reach < limit).astype(np.float32)

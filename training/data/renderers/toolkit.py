@@ -118,9 +118,7 @@ def saturate(rgb: np.ndarray, factor: float) -> np.ndarray:
     return np.clip(grey + (rgb - grey) * np.float32(factor), 0, 255)
 
 
-def angle_stripes(
-    shape: tuple[int, int], period: float, angle: float, phase: float | np.ndarray = 0.0
-) -> np.ndarray:
+def angle_stripes(shape: tuple[int, int], period: float, angle: float, phase: float | np.ndarray = 0.0) -> np.ndarray:
     """A sine wave across the picture, float32 [H,W] in 0..1.
 
     period: pixels from crest to crest; angle: radians the crests are turned from horizontal, clockwise;

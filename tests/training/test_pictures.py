@@ -1,0 +1,86 @@
+"""The picture set is split as it says, and its captions name content alone."""
+
+import numpy as np
+import pytest
+
+from training.data.captions import article, caption, styled_caption
+from training.data.pictures import (
+    HELD_OUT_FAMILIES,
+    HELD_OUT_STYLES,
+    PictureSet,
+    build_pictures,
+    depth_of,
+    drawing_of,
+    plan,
+    read_concepts,
+)
+from training.data.renderers import STYLES
+
+
+def test_what_is_held_out_is_never_trained_on(icons):
+    concepts, styles, rows = plan(icons)
+    train = {(row.concept, row.style) for row in rows if row.split == "train"}
+    pairs = {(row.concept, row.style) for row in rows if row.split == "pair"}
+    assert pairs and not train & pairs
+    for row in rows:
+        if row.split == "train":
+            assert styles[row.style] not in HELD_OUT_STYLES and row.family not in HELD_OUT_FAMILIES
+
+
+def test_families_of_one_colour_are_a_style_of_their_own(icons):
+    _, styles, rows = plan(icons)
+    assert all((styles[row.style] == "mono") == (row.family == "noto-mono") for row in rows)
+
+
+def test_two_drawings_of_one_word_are_one_concept_and_unlisted_ones_are_left_out(icons):
+    concepts, _, rows = plan(icons)
+    assert {concepts[row.concept] for row in rows} == {"cat", "rocket", "apple"}
+
+
+def test_held_out_styles_and_families_exist():
+    assert set(HELD_OUT_STYLES) <= set(STYLES)
+    assert len(read_concepts()) == len({noun for noun in read_concepts()}) >= 100
+
+
+def test_the_same_seed_builds_the_same_pictures_and_an_index_that_fits(icons, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.pictures.STYLES", {name: STYLES[name] for name in ("plain", "neon", "knit")})
+    for name in ("a", "b"):
+        build_pictures(icons, tmp_path / name, workers=1)
+    first, second = PictureSet(tmp_path / "a"), PictureSet(tmp_path / "b")
+    assert np.array_equal(first.pictures, second.pictures) and np.array_equal(first.masks, second.masks)
+    assert len(first.pictures) == len(first.concept) == len(first.split)
+    assert first.masks.max() == 255 and first.pictures.std() > 5
+    assert set(first.split[first.where("style")]) <= {"style"}
+
+
+def test_drawings_that_change_while_pictures_are_made_are_noticed(icons, tmp_path, monkeypatch):
+    stamps = iter(("one", "two"))
+    monkeypatch.setattr("training.data.pictures._stamp", lambda folder: next(stamps))
+    monkeypatch.setattr("training.data.pictures.STYLES", {"plain": STYLES["plain"]})
+    with pytest.raises(RuntimeError, match="changed while pictures were made"):
+        build_pictures(icons, tmp_path, workers=1)
+    assert not (tmp_path / "pictures.json").exists()
+
+
+def test_a_drawing_keeps_its_alpha_and_stands_on_white():
+    rgba = np.zeros((128, 128, 4), np.uint8)
+    rgba[40:90, 40:90] = (255, 0, 0, 255)
+    drawing = drawing_of(rgba, 0.1, np.random.default_rng(0))
+    assert (drawing.rgb[0, 0] == 255).all() and drawing.alpha[0, 0] == 0
+    assert (drawing.rgb[64, 64] == (255, 0, 0)).all() and drawing.alpha[64, 64] == 1
+
+
+def test_depth_is_nearest_inside_and_nothing_outside():
+    alpha = np.zeros((64, 64), np.float32)
+    alpha[16:48, 16:48] = 1
+    depth = depth_of(alpha)
+    assert depth[0, 0] == 0 and depth[32, 32] == 255 > depth[17, 17] > 0
+    assert depth_of(np.zeros((8, 8), np.float32)).max() == 0
+
+
+def test_captions_name_the_thing_and_only_styled_ones_the_style():
+    rng = np.random.default_rng(0)
+    plain = {caption("umbrella", rng) for _ in range(100)}
+    assert len(plain) > 4 and all("umbrella" in text for text in plain)
+    assert "an umbrella" in plain and article("unicorn") == "a"
+    assert styled_caption("cat", "stained_glass", rng).endswith("in stained glass style")

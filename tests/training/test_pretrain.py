@@ -1,0 +1,114 @@
+"""Every stage runs, and what the stages make is a model that the engine loads and draws with."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stylear import StyleAR
+from training import adapter, bundle, check
+from training.data.pictures import PictureSet, build_pictures
+from training.data.renderers import STYLES
+from training.loop import Schedule
+from training.pretrain import base, clip, sam, tokens, vqgan
+
+SHORT = Schedule(steps=3, batch=2, learning_rate=1e-3, warmup=1)
+
+
+@pytest.fixture(scope="module")
+def work(icons, tmp_path_factory):
+    """A folder in which every stage has run for three steps."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(icons, folder / "icons")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (vqgan, clip, sam, tokens, base, adapter):
+            patch.setattr(module, "can_compile", lambda: False)
+        few = {name: STYLES[name] for name in ("plain", "neon", "toon", "sepia", "knit")}
+        patch.setattr("training.data.pictures.STYLES", few)
+        patch.setattr("training.data.pictures.HELD_OUT_PAIRS", 0.4)
+        data = folder / "pictures"
+        build_pictures(folder / "icons", data, repeats=6, workers=1)
+        vqgan.train_vqgan(data, folder / "vqgan", vqgan.VQGANSettings(schedule=SHORT, continuous=0.3))
+        clip.train_clip(data, folder / "clip", clip.CLIPSettings(schedule=SHORT))
+        sam.train_sam(data, folder / "sam", sam.SAMSettings(schedule=SHORT))
+        tokens.encode_pictures(data, folder / "vqgan" / "vqgan.safetensors", folder / "tokens", batch=8)
+        codes = folder / "tokens" / "codes.npz"
+        base.train_base(
+            data, codes, folder / "base", base.BaseSettings(hidden=64, layers=2, heads=1, depth_every=3, schedule=SHORT)
+        )
+        adapter.train_adapter(
+            data, codes, folder / "base", folder / "clip" / "open_clip.safetensors", folder / "adapter",
+            adapter.AdapterSettings(rank=2, depth_every=3, schedule=SHORT),
+        )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mini(work, tmp_path_factory):
+    """The bundle of those parts."""
+    folder = tmp_path_factory.mktemp("mini")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.bundle.REFERENCES", {"plain": "cat"})
+        bundle.bundle(work, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(mini):
+    return StyleAR.load(mini, device="cpu")
+
+
+def test_the_parts_draw_a_picture_together(model):
+    style = model.encode_style(np.full((64, 64, 3), 90, np.uint8))
+    assert model.generate("a rocket", style, top_k=1).shape == (1, 64, 64, 3)
+
+
+def test_the_segmenter_that_was_trained_is_one_the_engine_loads(model, work):
+    trained, loaded = load_file(work / "sam" / "sam.safetensors"), model.segmenter.sam.state_dict()
+    assert trained.keys() == loaded.keys()
+    for name, weight in trained.items():
+        torch.testing.assert_close(loaded[name], weight.float())
+
+
+def test_a_depth_map_is_a_condition_of_the_trained_parts(model):
+    condition = model.encode_condition(np.full((64, 64), 200, np.uint8))
+    style = model.encode_style(np.full((64, 64, 3), 90, np.uint8))
+    assert model.generate("a cat", style, condition, top_k=1).isfinite().all()
+
+
+def test_codes_are_those_of_the_engines_tokenizer(model, work):
+    arrays, pictures = np.load(work / "tokens" / "codes.npz"), PictureSet(work / "pictures")
+    pixels = vqgan.to_pixels(pictures.pictures[arrays["rows"][:4]])
+    with torch.no_grad():
+        assert np.array_equal(model.vqgan.encode(pixels).numpy(), arrays["codes"][:4])
+
+
+def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
+    lora = load_file(work / "adapter" / "model.safetensors")
+    assert {name.rsplit(".", 1)[1] for name in lora} == {"A", "B"}
+    assert any(tensor.abs().sum() > 0 for name, tensor in lora.items() if name.endswith(".B"))
+    assert not any("weight" in name for name in lora)
+
+
+def test_the_bundle_names_every_family_and_its_licence(mini, icons):
+    families = json.loads((icons / "icons.json").read_text())["families"]
+    notice = (mini / "NOTICE").read_text()
+    assert all(family["attribution"] in notice for family in families.values())
+
+
+def test_a_bundle_that_is_too_large_is_refused(work, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.bundle.LIMIT", 1000)
+    monkeypatch.setattr("training.bundle.REFERENCES", {})
+    with pytest.raises(ValueError, match="MB and may have"):
+        bundle.bundle(work, tmp_path)
+
+
+def test_the_check_reads_held_out_pairs_and_draws_a_sheet(model, work, tmp_path):
+    clip_file = work / "clip" / "open_clip.safetensors"
+    figures = check.check(model, work / "pictures", clip_file, tmp_path / "sheet.png", pairs=2, top_k=1)
+    assert figures.pictures == 2 and 0 <= figures.prompt <= 1
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+    assert "prompt ceiling" in check.report(figures)
