@@ -12,7 +12,8 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     pretrain = commands.add_parser("pretrain", help="one stage of the mini model; run them in the order listed")
     pretrain.add_argument(
-        "stage", choices=["icons", "pictures", "vqgan", "clip", "sam", "tokens", "base", "adapter", "bundle"]
+        "stage",
+        choices=["icons", "pictures", "vqgan", "clip", "sam", "tokens", "base", "adapter", "judge", "bundle", "check"],
     )
     pretrain.add_argument(
         "--work",

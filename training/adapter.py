@@ -81,14 +81,16 @@ def train_adapter(
     model = StyledModel(load_base(base), load_encoder(clip), s)
     hidden = model.resampler.config.output
 
-    def logits_of(
+    def objective(
         ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor, pictures: Tensor, noise: Tensor
     ) -> Tensor:
+        batch = Batch(ids, answer, labels, slots)
         with torch.autocast("cpu", torch.bfloat16):
-            return model(Batch(ids, answer, labels, slots), pictures, noise)
+            logits = model(batch, pictures, noise)
+        return answer_loss(logits, batch.labels, s.z_loss)
 
     if can_compile():
-        logits_of = torch.compile(logits_of, dynamic=False)
+        objective = torch.compile(objective, dynamic=False)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([s.schedule.seed, 7, step])
@@ -97,11 +99,11 @@ def train_adapter(
         batch, indices = source.batch(kind, count, s.context_drop, rng)
         pictures = normalised(np.stack([source.pictures.pictures[i] for i in indices]))
         noise = s.noise * torch.randn(count, STYLE_TOKENS, hidden)
-        logits = logits_of(batch.ids, batch.answer, batch.labels, batch.style_slots, pictures, noise)
-        return answer_loss(logits, batch.labels, s.z_loss), {}
+        return objective(batch.ids, batch.answer, batch.labels, batch.style_slots, pictures, noise), {}
 
     fit("adapter", model, model.parameters(), loss_of, s.schedule, out)
-    lora = {k: v.half().contiguous() for k, v in from_peft(get_peft_model_state_dict(model.base, save_embedding_layers=False)).items()}
+    trained = get_peft_model_state_dict(model.base, save_embedding_layers=False)
+    lora = {k: v.half().contiguous() for k, v in from_peft(trained).items()}
     write_atomically(out / "model.safetensors", lambda path: save_file(lora, path))
     resampler = {k: v.half().contiguous() for k, v in model.resampler.state_dict().items()}
     write_atomically(out / "image_proj.safetensors", lambda path: save_file(resampler, path))

@@ -9,17 +9,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stylear.pipeline import StyleAR
-from stylear.vocabulary import Vocabulary
 
 from .data.captions import article
 from .data.pictures import PictureSet
-from .pretrain.clip import load_clip, normalised, text_ids
+from .judge import load_judge
 from .sheets import save_grid
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares of the pictures, 0 to 1, as the tiny CLIP reads them (zero-shot, top-1 of all concepts or styles).
+    """Shares of the pictures, 0 to 1, as the judge reads them (top-1 of all concepts or of all styles).
 
     `leak`: the picture is recognised as the reference's concept. The ceilings are the same readings of real held-out
     pictures after a round trip through the VQGAN.
@@ -33,41 +32,23 @@ class Figures:
     pictures: int
 
 
-class Reader:
-    """The tiny CLIP as a zero-shot classifier of concepts and styles."""
-
-    def __init__(self, clip: Path, vocabulary: Vocabulary, pictures: PictureSet):
-        self.model = load_clip(clip)
-        nouns = [f"{article(noun)} {noun}" for noun in pictures.concepts]
-        styles = [f"a picture in {style.replace('_', ' ')} style" for style in pictures.styles]
-        with torch.inference_mode():
-            self.concepts, self.styles = (
-                self.model.encode_text(text_ids(texts, vocabulary), normalize=True) for texts in (nouns, styles)
-            )
-
-    @torch.inference_mode()
-    def read(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Concept and style indices of pictures uint8 [B, H, W, 3]."""
-        features = self.model.encode_image(normalised(images), normalize=True)
-        return tuple((features @ texts.T).argmax(1).numpy() for texts in (self.concepts, self.styles))
-
-
 def to_uint8(pictures: Tensor) -> np.ndarray:
     """Float [B, H, W, 3] in 0..1 as uint8."""
     return (pictures * 255).round().byte().numpy()
 
 
 def check(
-    model: StyleAR, data: Path, clip: Path, sheet: Path, *, pairs: int = 200, gamma: float = 0.1, **sampling
+    model: StyleAR, data: Path, judge: Path, sheet: Path, *, pairs: int = 200, gamma: float = 0.1, **sampling
 ) -> Figures:
     """Draw `pairs` held-out (concept, style) pictures, each from a reference of another concept, and read them.
 
     Writes a sheet of the first 64: references in odd rows, what was drawn in even ones.
     """
     pictures = PictureSet(data)
-    reader = Reader(clip, model.vocabulary, pictures)
+    reader = load_judge(judge, pictures)
     rng = np.random.default_rng(0)
-    chosen = rng.permutation(pictures.where("pair"))[:pairs]
+    held_out = pictures.where("pair")
+    chosen = rng.permutation(held_out[pictures.taught(held_out)])[:pairs]
     train = pictures.where("train")
     references, drawn = [], []
     for k, index in enumerate(tqdm(chosen, desc="pictures", unit="pic", mininterval=10)):

@@ -74,4 +74,7 @@ def answer_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
     """Mean cross-entropy of float logits [B, n, V] against labels [B, n], plus `z_loss` x log(Z)^2 (Chameleon 2.1)."""
     logits, labels = logits.float().flatten(0, 1), labels.flatten()
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORED)
-    return loss + z_loss * logits.logsumexp(-1)[labels != IGNORED].square().mean() if z_loss else loss
+    if not z_loss:
+        return loss
+    counted = (labels != IGNORED).float()
+    return loss + z_loss * (logits.logsumexp(-1).square() * counted).sum() / counted.sum()

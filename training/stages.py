@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from .loop import write_atomically
+
 
 def icons(work: Path, downloads: Path | None) -> None:
     from .data.icons import build_icons
@@ -58,14 +60,30 @@ def adapter(work: Path, _: Path | None) -> None:
     )
 
 
+def judge(work: Path, _: Path | None) -> None:
+    from .judge import train_judge
+
+    train_judge(work / "pictures", work / "judge")
+
+
 def bundle(work: Path, _: Path | None) -> None:
     from .bundle import bundle
 
     bundle(work, Path(__file__).parents[1] / "stylear" / "mini")
 
 
+def check(work: Path, _: Path | None) -> None:
+    from stylear import StyleAR
+
+    from .check import check, report
+
+    model, judge = StyleAR.load("mini"), work / "judge" / "judge.safetensors"
+    figures = report(check(model, work / "pictures", judge, work / "check.png"))
+    write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n"))
+
+
 STAGES: dict[str, Callable[[Path, Path | None], None]] = {
-    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, adapter, bundle)
+    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, adapter, judge, bundle, check)
 }
 
 

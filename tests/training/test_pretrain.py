@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from stylear import StyleAR
-from training import adapter, bundle, check
+from training import adapter, bundle, check, judge
 from training.data.pictures import PictureSet, build_pictures
 from training.data.renderers import STYLES
 from training.loop import Schedule
@@ -34,6 +34,7 @@ def work(icons, tmp_path_factory):
         vqgan.train_vqgan(data, folder / "vqgan", vqgan.VQGANSettings(schedule=SHORT, continuous=0.3))
         clip.train_clip(data, folder / "clip", clip.CLIPSettings(schedule=SHORT))
         sam.train_sam(data, folder / "sam", sam.SAMSettings(schedule=SHORT))
+        judge.train_judge(data, folder / "judge", judge.JudgeSettings(schedule=SHORT))
         tokens.encode_pictures(data, folder / "vqgan" / "vqgan.safetensors", folder / "tokens", batch=8)
         codes = folder / "tokens" / "codes.npz"
         base.train_base(
@@ -107,8 +108,8 @@ def test_a_bundle_that_is_too_large_is_refused(work, tmp_path, monkeypatch):
 
 
 def test_the_check_reads_held_out_pairs_and_draws_a_sheet(model, work, tmp_path):
-    clip_file = work / "clip" / "open_clip.safetensors"
-    figures = check.check(model, work / "pictures", clip_file, tmp_path / "sheet.png", pairs=2, top_k=1)
+    judge_file = work / "judge" / "judge.safetensors"
+    figures = check.check(model, work / "pictures", judge_file, tmp_path / "sheet.png", pairs=2, top_k=1)
     assert figures.pictures == 2 and 0 <= figures.prompt <= 1
     assert (tmp_path / "sheet.png").stat().st_size > 0
     assert "prompt ceiling" in check.report(figures)

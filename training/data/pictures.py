@@ -27,7 +27,9 @@ HELD_OUT_STYLES = (
 )
 HELD_OUT_FAMILIES = ("streamline-emojis", "fxemoji")
 HELD_OUT_PAIRS = 0.1
-CONCEPTS = Path(__file__).parents[1] / "configs" / "concepts.txt"
+CONFIGS = Path(__file__).parents[1] / "configs"
+CONCEPTS = CONFIGS / "concepts.txt"
+WORDS = CONFIGS / "mini_words.txt"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def read_concepts(path: Path = CONCEPTS) -> dict[str, list[str]]:
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     pairs = (line.split("=", 1) for line in lines if line)
     return {word.strip(): [name.strip() for name in names.split(";")] for word, names in pairs}
+
+
+def read_words(path: Path = WORDS) -> set[str]:
+    """The words the base is taught, one a line, with # comments."""
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return {line for line in lines if line}
 
 
 def plan(icons: Path, seed: int = 0, repeats: int = 1) -> tuple[list[str], list[str], list[Row]]:
@@ -168,3 +176,9 @@ class PictureSet:
     def where(self, *splits: str) -> np.ndarray:
         """Indices of the pictures of the named splits."""
         return np.flatnonzero(np.isin(self.split, splits))
+
+    def taught(self, rows: np.ndarray) -> np.ndarray:
+        """Of some pictures, bool [n], which show a concept that the base is taught."""
+        words = read_words()
+        known = np.array([concept in words for concept in self.concepts])
+        return known[self.concept[rows]]

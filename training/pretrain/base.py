@@ -33,18 +33,21 @@ class BaseSettings:
     depth_every: int = 8
     z_loss: float = 1e-5
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=4000, batch=32, learning_rate=2e-3, warmup=200, weight_decay=0.05)
+        default_factory=lambda: Schedule(steps=2600, batch=32, learning_rate=2e-3, warmup=200, weight_decay=0.05)
     )
 
 
 class CaptionedCodes:
-    """Batches of (prompt, picture tokens) from the encoded picture set."""
+    """Batches of (prompt, picture tokens) from the encoded picture set, of the concepts that are taught."""
 
     def __init__(self, data: Path, codes: Path, vocabulary: Vocabulary):
         self.vocabulary, self.pictures = vocabulary, PictureSet(data)
         arrays = np.load(codes)
-        self.rows, self.depth_rows, self.depth = arrays["rows"], arrays["depth_rows"], arrays["depth"]
-        self.tokens = PictureTokens(arrays["codes"], vocabulary)
+        taught = self.pictures.taught(arrays["rows"])
+        with_depth = taught[arrays["depth_rows"]]
+        self.rows, self.depth = arrays["rows"][taught], arrays["depth"][with_depth]
+        self.depth_rows = (np.cumsum(taught) - 1)[arrays["depth_rows"][with_depth]]
+        self.tokens = PictureTokens(arrays["codes"][taught], vocabulary)
 
     def batch(self, kind: int, count: int, drop: float, rng: np.random.Generator) -> tuple[Batch, np.ndarray]:
         """A batch of one kind of prompt and the picture-set indices it was made of."""
@@ -83,20 +86,21 @@ def train_base(data: Path, codes: Path, out: Path, settings: BaseSettings | None
     s = settings
     model = build_chameleon(vocabulary.size, s.hidden, s.layers, s.heads, s.intermediate, s.positions)
 
-    def logits_of(ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor) -> Tensor:
+    def objective(ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor) -> Tensor:
+        batch = Batch(ids, answer, labels, slots)
         with torch.autocast("cpu", torch.bfloat16):
-            return answer_logits(model, Batch(ids, answer, labels, slots))
+            logits = answer_logits(model, batch)
+        return answer_loss(logits, batch.labels, s.z_loss)
 
     if can_compile():
-        logits_of = torch.compile(logits_of, dynamic=False)
+        objective = torch.compile(objective, dynamic=False)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([s.schedule.seed, step])
         kind = kind_of(step, s.depth_every)
         count = s.schedule.batch // (2 if kind == DEPTH else 1)
         batch, _ = source.batch(kind, count, s.context_drop, rng)
-        logits = logits_of(batch.ids, batch.answer, batch.labels, batch.style_slots)
-        return answer_loss(logits, batch.labels, s.z_loss), {}
+        return objective(batch.ids, batch.answer, batch.labels, batch.style_slots), {}
 
     fit("base", model, model.parameters(), loss_of, s.schedule, out)
     save_base(model, tokenizer, out, SIZE)

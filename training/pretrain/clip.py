@@ -127,11 +127,3 @@ def load_encoder(path: Path) -> ImageEncoder:
     with safe_open(path, "pt") as file:
         config = EncoderConfig.from_open_clip_config(json.loads(file.metadata()["stylear"]))
     return ImageEncoder.from_state_dict(load_file(path), config)
-
-
-def load_clip(path: Path) -> CLIP:
-    """The whole trained model, text tower included, in float32."""
-    with safe_open(path, "pt") as file:
-        model = build_clip(json.loads(file.metadata()["stylear"])["model_cfg"])
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, strict=False)
-    return model.eval()

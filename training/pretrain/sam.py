@@ -21,7 +21,7 @@ PATCH = 4
 @dataclass(frozen=True)
 class SAMSettings:
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1500, batch=32, learning_rate=1e-3, weight_decay=0.05)
+        default_factory=lambda: Schedule(steps=800, batch=32, learning_rate=1e-3, weight_decay=0.05)
     )
 
 
@@ -41,19 +41,18 @@ def build_sam() -> Sam:
 
 
 def all_masks(
-    sam: Sam, pixels: Tensor, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None
+    sam: Sam, embedding: Tensor, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Logits [B, 4, H, W] and estimated IoU [B, 4] of one prompt for each picture of a batch.
+    """Logits [B, 4, H, W] and estimated IoU [B, 4] of one prompt for each of a batch of embeddings [B, C, h, w].
 
     The decoder of segment_anything takes one picture with many prompts; this is the same network for many pictures.
     """
-    embedding = sam.image_encoder(pixels)
     sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=None)
     if points is None and boxes is None:
-        sparse, dense = sparse.expand(len(pixels), -1, -1), dense.expand(len(pixels), -1, -1, -1)
+        sparse, dense = sparse.expand(len(embedding), -1, -1), dense.expand(len(embedding), -1, -1, -1)
     decoder = sam.mask_decoder
-    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(pixels), -1, -1)
-    places = sam.prompt_encoder.get_dense_pe().expand(len(pixels), -1, -1, -1)
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(len(embedding), -1, -1)
+    places = sam.prompt_encoder.get_dense_pe().expand(len(embedding), -1, -1, -1)
     found, seen = decoder.transformer(embedding + dense, places, torch.cat([tokens, sparse], dim=1))
     upscaled = decoder.output_upscaling(seen.transpose(1, 2).reshape(embedding.shape))
     count = decoder.num_mask_tokens
@@ -76,7 +75,7 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[::20]
     sam = build_sam()
-    network = torch.compile(all_masks) if can_compile() else all_masks
+    encode = torch.compile(sam.image_encoder) if can_compile() else sam.image_encoder
 
     def batch_of(chosen: np.ndarray, rng: np.random.Generator, move: bool) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(pictures.pictures[chosen]).permute(0, 3, 1, 2).float()
@@ -123,7 +122,8 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
         pixels, truth = batch_of(chosen, rng, move=True)
         points, boxes = prompt(step % 3, truth, rng)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, guess = network(sam, pixels, points, boxes)
+            embedding = encode(pixels)
+        logits, guess = all_masks(sam, embedding.float(), points, boxes)
         logits, target = logits.float(), truth[:, None].float().expand(-1, 4, -1, -1)
         probability = logits.sigmoid()
         dice = 1 - (2 * (probability * target).sum((2, 3)) + 1) / (probability.sum((2, 3)) + target.sum((2, 3)) + 1)
@@ -142,7 +142,7 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
         with torch.no_grad():
             for kind, label in enumerate(("point", "box", "none")):
                 points, boxes = prompt(kind, truth, rng)
-                logits = all_masks(sam, pixels, points, boxes)[0][:, 0]
+                logits = all_masks(sam, sam.image_encoder(pixels), points, boxes)[0][:, 0]
                 result[label] = iou(logits > 0, truth).mean().item()
                 shown.append([*((logits[:16] > 0)[..., None].numpy().repeat(3, 3) * np.uint8(255))])
         save_grid(shown, out / "masks.png")
