@@ -21,6 +21,8 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     draft = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield draft
+        with draft.open("rb+") as written:
+            os.fsync(written.fileno())
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass, replace
 from operator import index
 from os import PathLike
@@ -71,10 +70,8 @@ class StyleTokens:
         """
         tensors = {"tokens": self.tokens} | ({} if self.features is None else {"features": self.features})
         data = save(tensors, metadata={"stylear": json.dumps(KIND)})
-        with new_file(path, overwrite=True) as draft, draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with new_file(path, overwrite=True) as draft:
+            draft.write_bytes(data)
 
     @classmethod
     def load(cls, path: str | PathLike) -> "StyleTokens":

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stylear.files import new_file
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -40,11 +42,8 @@ def can_compile() -> bool:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Have `write` fill a temporary file beside `path`, then put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    write(scratch)
-    with scratch.open("rb+") as file:
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    with new_file(path, overwrite=True) as draft:
+        write(draft)
 
 
 def fit(
