@@ -16,7 +16,11 @@ from stylear.files import new_file
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: cosine from `learning_rate` to `floor` of it after `warmup` steps."""
+    """How long and how fast: cosine from `learning_rate` to `floor` of it after `warmup` steps.
+
+    `muon`: matrices whose name ends in _proj.weight are trained by Muon (torch's, scaled to AdamW's step), the rest
+    by AdamW.
+    """
 
     steps: int
     batch: int
@@ -27,6 +31,7 @@ class Schedule:
     clip: float = 1.0
     seed: int = 0
     save_every: int = 100
+    muon: bool = False
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -63,17 +68,21 @@ def fit(
     Raises FloatingPointError at a loss that is not finite; the last saved state stays.
     """
     parameters = [p for p in parameters if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay
-    )
+    optimizers = _optimizers(model, parameters, schedule)
     state_file = folder / "state.pt"
+    names = {n for n, p in model.named_parameters() if p.requires_grad} | {n for n, _ in model.named_buffers()}
+    recipe = repr(schedule)
     first = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
+        if state["recipe"] != recipe or state["model"].keys() != names & model.state_dict().keys():
+            raise ValueError(
+                f"{state_file} is of another model or recipe: move {folder} away, or go on with what it was begun with."
+            )
         model.load_state_dict(state["model"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         first = state["step"]
-    names = {n for n, p in model.named_parameters() if p.requires_grad} | {n for n, _ in model.named_buffers()}
     average: float | None = None
     bar = tqdm(
         range(first, schedule.steps),
@@ -85,23 +94,25 @@ def fit(
     )
     for step in bar:
         torch.manual_seed(schedule.seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = schedule.rate(step)
         loss, figures = loss_of(step)
         if not math.isfinite(value := loss.item()):
             raise FloatingPointError(
                 f"{name}: the loss of step {step} is {value}; the state of {state_file} is the last good one."
             )
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, schedule.clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         average = value if average is None else 0.98 * average + 0.02 * value
         bar.set_postfix({"loss": f"{average:.4f}"} | {k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
         done = step + 1
         if done % schedule.save_every == 0 or done == schedule.steps:
             kept = {k: v for k, v in model.state_dict().items() if k in names}
-            state = {"model": kept, "optimizer": optimizer.state_dict(), "step": done}
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            state = {"model": kept, "optimizers": states, "step": done, "recipe": recipe}
             write_atomically(state_file, lambda path, state=state: torch.save(state, path))
         if evaluate and (done % evaluate_every == 0 or done == schedule.steps):
             model.eval()
@@ -109,3 +120,14 @@ def fit(
                 f"{name} step {done} loss {average:.4f} " + " ".join(f"{k} {v:.4g}" for k, v in evaluate(done).items())
             )
             model.train()
+
+
+def _optimizers(model: nn.Module, parameters: list[nn.Parameter], schedule: Schedule) -> list[torch.optim.Optimizer]:
+    chosen = {id(p) for n, p in model.named_parameters() if schedule.muon and n.endswith("_proj.weight")}
+    matrices = [p for p in parameters if id(p) in chosen]
+    rest = [p for p in parameters if id(p) not in chosen]
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    adamw = torch.optim.AdamW(rest, rate, betas=(0.9, 0.95), weight_decay=decay)
+    if not matrices:
+        return [adamw]
+    return [torch.optim.Muon(matrices, rate, decay, adjust_lr_fn="match_rms_adamw"), adamw]

@@ -78,3 +78,17 @@ def answer_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
         return loss
     counted = (labels != IGNORED).float()
     return loss + z_loss * (logits.logsumexp(-1).square() * counted).sum() / counted.sum()
+
+
+def contrast_loss(logits: Tensor, labels: Tensor, pairs: int, sharpness: float) -> Tensor:
+    """How badly the right prompt is told from a wrong one: the last `pairs` rows are the first ones' pictures again.
+
+    softplus(-sharpness (log p(picture | right) - log p(picture | wrong))), the mean over pairs. In a picture's
+    hundreds of nats its subject is only a few, and what both rows share cancels, so this teaches a small model to
+    read its prompt in a fraction of the steps. In the spirit of condition contrastive alignment (Chen et al. 2024,
+    arXiv 2410.09347), without a reference model.
+    """
+    wanted = labels.clamp(min=0)[..., None]
+    likelihood = logits.float().log_softmax(-1).gather(2, wanted)[..., 0] * (labels != IGNORED)
+    likelihood = likelihood.sum(1)
+    return F.softplus(-sharpness * (likelihood[:pairs] - likelihood[-pairs:])).mean()

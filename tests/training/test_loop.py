@@ -1,5 +1,7 @@
 """The training loop keeps its promises when it is stopped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,37 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(tmp_pa
     train(tmp_path / "parts", resumed)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("change", ["recipe", "model"])
+def test_a_state_of_another_model_or_recipe_is_not_gone_on_with(tmp_path, change):
+    train(tmp_path, fresh())
+    other = nn.Linear(3, 3) if change == "model" else fresh()
+    recipe = replace(SCHEDULE, steps=9) if change == "recipe" else SCHEDULE
+    with pytest.raises(ValueError, match="another model or recipe"):
+        fit("test", other, other.parameters(), lambda step: (other(torch.ones(4, 3)).sum(), {}), recipe, tmp_path)
+
+
+def test_muon_trains_the_projections_and_resumes_as_exactly(tmp_path):
+    recipe = replace(SCHEDULE, muon=True)
+
+    def run(folder, stop_at=None):
+        torch.manual_seed(1)
+        model = nn.ModuleDict({"q_proj": nn.Linear(4, 4, bias=False), "out": nn.Linear(4, 2)})
+
+        def loss_of(step):
+            if step == stop_at:
+                raise Stop
+            return model["out"](model["q_proj"](torch.randn(4, 4))).square().mean(), {}
+
+        fit("test", model, model.parameters(), loss_of, recipe, folder)
+        return model.state_dict()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", stop_at=3)
+    for name, tensor in run(tmp_path / "parts").items():
+        assert torch.equal(tensor, whole[name]), name
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):

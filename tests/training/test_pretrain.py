@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from training.loop import Schedule
 from training.pretrain import base, clip, sam, tokens, vqgan
 
 SHORT = Schedule(steps=3, batch=2, learning_rate=1e-3, warmup=1)
+MUON = replace(SHORT, batch=4, muon=True)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,10 @@ def work(icons, tmp_path_factory):
         tokens.encode_pictures(data, folder / "vqgan" / "vqgan.safetensors", folder / "tokens", batch=8)
         codes = folder / "tokens" / "codes.npz"
         base.train_base(
-            data, codes, folder / "base", base.BaseSettings(hidden=64, layers=2, heads=1, depth_every=3, schedule=SHORT)
+            data,
+            codes,
+            folder / "base",
+            base.BaseSettings(hidden=64, layers=2, heads=1, depth_every=3, pairs=1, clear_steps=1, schedule=MUON),
         )
         adapter.train_adapter(
             data, codes, folder / "base", folder / "clip" / "open_clip.safetensors", folder / "adapter",

@@ -9,7 +9,7 @@ from stylear.chameleon import Chameleon, ChameleonConfig
 from stylear.sampling import embed_prompt
 from stylear.vocabulary import Vocabulary
 from training.hf_model import answer_logits, build_chameleon, load_base, save_base
-from training.sequences import IGNORED, PictureTokens, answer_loss, assemble
+from training.sequences import IGNORED, PictureTokens, answer_loss, assemble, contrast_loss
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,13 @@ def test_a_saved_base_comes_back_as_it_was(tmp_path, vocabulary, model):
     again = load_base(tmp_path)
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight.half().float())
+
+
+def test_the_contrast_is_small_where_the_right_prompt_makes_its_picture_likelier():
+    labels = torch.tensor([[0, IGNORED], [1, 0], [0, IGNORED]])
+    logits = torch.zeros(3, 2, 2)
+    logits[0, 0] = torch.tensor([4.0, -4.0])
+    told = logits[0, 0].log_softmax(0)[0] - logits[2, 0].log_softmax(0)[0]
+    expected = torch.nn.functional.softplus(-0.5 * told)
+    torch.testing.assert_close(contrast_loss(logits, labels, 1, 0.5), expected)
+    assert contrast_loss(logits.flip(0), labels.flip(0), 1, 0.5) > expected

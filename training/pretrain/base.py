@@ -10,19 +10,31 @@ from torch import Tensor
 from stylear.vocabulary import Prompt, Vocabulary
 
 from ..data.captions import caption
-from ..data.pictures import SIZE, PictureSet
+from ..data.pictures import SIZE, PictureSet, read_words
 from ..hf_model import answer_logits, build_chameleon, save_base
 from ..loop import Schedule, can_compile, fit
-from ..sequences import Batch, PictureTokens, answer_loss, assemble
+from ..sequences import Batch, PictureTokens, answer_loss, assemble, contrast_loss
 from .text import mini_tokenizer
 
 PLAIN, STYLED, DEPTH = range(3)
 PROMPT_LENGTH = {PLAIN: 28, STYLED: 64, DEPTH: 344}
 
 
+# Styles of large flat areas, in which the subject is most of the picture.
+CLEAR_STYLES = tuple(
+    "plain mono silhouette duotone_sunset duotone_mint negative rose_noir toon line_art sticker poster papercut "
+    "night sunset_scene sepia cyanotype".split()
+)
+
+
 @dataclass(frozen=True)
 class BaseSettings:
-    """Shape and recipe; of every `depth_every` steps one has a depth map in its prompt, with half the batch."""
+    """Shape and recipe.
+
+    The first `clear_steps` see only CLEAR_STYLES, so that the prompt is understood before textures are. `pairs` rows
+    of a batch are shown once more with a wrong prompt (`contrast_loss`, weighted by `contrast`). Of every
+    `depth_every` steps one has a depth map in its prompt, with half the batch.
+    """
 
     hidden: int = 192
     layers: int = 6
@@ -30,10 +42,16 @@ class BaseSettings:
     intermediate: int = 512
     positions: int = 2048
     context_drop: float = 0.1
+    clear_steps: int = 800
+    pairs: int = 8
+    contrast: float = 0.2
+    sharpness: float = 0.2
     depth_every: int = 8
     z_loss: float = 1e-5
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=2600, batch=32, learning_rate=2e-3, warmup=200, weight_decay=0.05)
+        default_factory=lambda: Schedule(
+            steps=5000, batch=24, learning_rate=2e-3, warmup=100, weight_decay=0.05, muon=True
+        )
     )
 
 
@@ -49,31 +67,54 @@ class CaptionedCodes:
         self.depth_rows = (np.cumsum(taught) - 1)[arrays["depth_rows"][with_depth]]
         self.tokens = PictureTokens(arrays["codes"][taught], vocabulary)
 
-    def batch(self, kind: int, count: int, drop: float, rng: np.random.Generator) -> tuple[Batch, np.ndarray]:
-        """A batch of one kind of prompt and the picture-set indices it was made of."""
+        self.words = sorted(read_words() & set(self.pictures.concepts))
+        clear = np.isin(self.pictures.styles, CLEAR_STYLES)
+        self.clear = clear[self.pictures.style[self.rows]]
+
+    def batch(
+        self, kind: int, count: int, drop: float, rng: np.random.Generator, *, pairs: int = 0, clear: bool = False
+    ) -> tuple[Batch, np.ndarray]:
+        """A batch of one kind of prompt and the picture-set indices of its first `count` rows.
+
+        `pairs` more rows repeat the first pictures under a prompt of another concept; those rows' contexts are not
+        dropped. `clear` leaves out all but the clear styles.
+        """
         if kind == DEPTH:
-            maps = rng.integers(len(self.depth_rows), size=count)
+            among = np.flatnonzero(self.clear[self.depth_rows]) if clear else np.arange(len(self.depth_rows))
+            maps = rng.choice(among, count)
             chosen = self.depth_rows[maps]
         else:
-            chosen = rng.integers(len(self.rows), size=count)
-        indices, prompts = self.rows[chosen], []
+            maps = None
+            chosen = (
+                rng.choice(np.flatnonzero(self.clear), count) if clear else rng.integers(len(self.rows), size=count)
+            )
+        indices, prompts, wrong = self.rows[chosen], [], []
         for i, index in enumerate(indices):
-            text = caption(self.pictures.concepts[self.pictures.concept[index]], rng)
-            if rng.random() < drop:
+            noun = self.pictures.concepts[self.pictures.concept[index]]
+            condition = None if maps is None else torch.from_numpy(self.depth[maps[i]].astype(np.int64))
+            form = int(rng.integers(2**32))
+            if i >= pairs and rng.random() < drop:
                 prompts.append(None)
-            elif kind == PLAIN:
-                prompts.append(Prompt(self.vocabulary.text_prompt(text, SIZE, SIZE), ()))
             else:
-                condition = torch.from_numpy(self.depth[maps[i]].astype(np.int64)) if kind == DEPTH else None
-                prompts.append(self.vocabulary.prompt(text, condition))
-        return assemble(prompts, self.tokens[chosen], PROMPT_LENGTH[kind]), indices
+                prompts.append(self._prompt(kind, noun, form, condition))
+            if i < pairs:
+                other = rng.choice([word for word in self.words if word != noun])
+                wrong.append(self._prompt(kind, other, form, condition))
+        answers = self.tokens[np.concatenate([chosen, chosen[:pairs]])]
+        return assemble(prompts + wrong, answers, PROMPT_LENGTH[kind]), indices
+
+    def _prompt(self, kind: int, noun: str, form: int, condition: Tensor | None) -> Prompt:
+        text = caption(noun, np.random.default_rng(form))
+        if kind == PLAIN:
+            return Prompt(self.vocabulary.text_prompt(text, SIZE, SIZE), ())
+        return self.vocabulary.prompt(text, condition)
 
 
 def kind_of(step: int, depth_every: int) -> int:
-    """Which kind of prompt a step trains: mostly StyleAR's template with empty style slots, a third the plain one."""
+    """Which kind of prompt a step trains: mostly StyleAR's template with empty style slots, a quarter the plain one."""
     if depth_every and step % depth_every == depth_every - 1:
         return DEPTH
-    return PLAIN if step % 3 == 0 else STYLED
+    return PLAIN if step % 4 == 0 else STYLED
 
 
 def train_base(data: Path, codes: Path, out: Path, settings: BaseSettings | None = None) -> None:
@@ -86,11 +127,13 @@ def train_base(data: Path, codes: Path, out: Path, settings: BaseSettings | None
     s = settings
     model = build_chameleon(vocabulary.size, s.hidden, s.layers, s.heads, s.intermediate, s.positions)
 
-    def objective(ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor) -> Tensor:
+    def objective(ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         batch = Batch(ids, answer, labels, slots)
         with torch.autocast("cpu", torch.bfloat16):
             logits = answer_logits(model, batch)
-        return answer_loss(logits, batch.labels, s.z_loss)
+        right = len(ids) - s.pairs
+        loss = answer_loss(logits[:right], labels[:right], s.z_loss)
+        return loss, contrast_loss(logits, labels, s.pairs, s.sharpness)
 
     if can_compile():
         objective = torch.compile(objective, dynamic=False)
@@ -98,9 +141,10 @@ def train_base(data: Path, codes: Path, out: Path, settings: BaseSettings | None
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([s.schedule.seed, step])
         kind = kind_of(step, s.depth_every)
-        count = s.schedule.batch // (2 if kind == DEPTH else 1)
-        batch, _ = source.batch(kind, count, s.context_drop, rng)
-        return objective(batch.ids, batch.answer, batch.labels, batch.style_slots), {}
+        count = s.schedule.batch // 2 if kind == DEPTH else s.schedule.batch
+        batch, _ = source.batch(kind, count, s.context_drop, rng, pairs=s.pairs, clear=step < s.clear_steps)
+        loss, contrast = objective(batch.ids, batch.answer, batch.labels, batch.style_slots)
+        return loss + s.contrast * contrast, {"likelihood": loss.item(), "contrast": contrast.item()}
 
     fit("base", model, model.parameters(), loss_of, s.schedule, out)
     save_base(model, tokenizer, out, SIZE)
