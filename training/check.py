@@ -65,7 +65,7 @@ def check(
         again = torch.cat([model.vqgan.decode(model.vqgan.encode(part)) for part in real.split(32)])
     real_concept, real_style = reader.read(to_uint8(((again.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1)))
     concept, style = reader.read(drawn)
-    shown = range(min(64, pairs))
+    shown = range(min(64, len(chosen)))
     rows = [
         [x for i in range(c, len(shown), 16) for x in (pictures.pictures[references[i]], drawn[i])] for c in range(16)
     ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stylear.errors import BadInput
 from stylear.files import new_file
 
 
@@ -75,8 +76,8 @@ def fit(
     first = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
-        if state["recipe"] != recipe or state["model"].keys() != names & model.state_dict().keys():
-            raise ValueError(
+        if state.get("recipe") != recipe or state["model"].keys() != names & model.state_dict().keys():
+            raise BadInput(
                 f"{state_file} is of another model or recipe: move {folder} away, or go on with what it was begun with."
             )
         model.load_state_dict(state["model"], strict=False)

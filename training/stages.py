@@ -3,52 +3,50 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from .loop import write_atomically
 
-
-def icons(work: Path, downloads: Path | None) -> None:
+def icons(work: Path, downloads: Path | None = None) -> None:
     from .data.icons import build_icons
 
     build_icons(work / "icons", downloads or work / "downloads", size=128)
 
 
-def pictures(work: Path, _: Path | None) -> None:
+def pictures(work: Path) -> None:
     from .data.pictures import build_pictures
 
     build_pictures(work / "icons", work / "pictures")
 
 
-def vqgan(work: Path, _: Path | None) -> None:
+def vqgan(work: Path) -> None:
     from .pretrain.vqgan import train_vqgan
 
     train_vqgan(work / "pictures", work / "vqgan")
 
 
-def clip(work: Path, _: Path | None) -> None:
+def clip(work: Path) -> None:
     from .pretrain.clip import train_clip
 
     train_clip(work / "pictures", work / "clip")
 
 
-def sam(work: Path, _: Path | None) -> None:
+def sam(work: Path) -> None:
     from .pretrain.sam import train_sam
 
     train_sam(work / "pictures", work / "sam")
 
 
-def tokens(work: Path, _: Path | None) -> None:
+def tokens(work: Path) -> None:
     from .pretrain.tokens import encode_pictures
 
     encode_pictures(work / "pictures", work / "vqgan" / "vqgan.safetensors", work / "tokens")
 
 
-def base(work: Path, _: Path | None) -> None:
+def base(work: Path) -> None:
     from .pretrain.base import train_base
 
     train_base(work / "pictures", work / "tokens" / "codes.npz", work / "base")
 
 
-def adapter(work: Path, _: Path | None) -> None:
+def adapter(work: Path) -> None:
     from .adapter import train_adapter
 
     train_adapter(
@@ -60,33 +58,34 @@ def adapter(work: Path, _: Path | None) -> None:
     )
 
 
-def judge(work: Path, _: Path | None) -> None:
+def judge(work: Path) -> None:
     from .judge import train_judge
 
     train_judge(work / "pictures", work / "judge")
 
 
-def bundle(work: Path, _: Path | None) -> None:
+def bundle(work: Path) -> None:
     from .bundle import bundle
 
     bundle(work, Path(__file__).parents[1] / "stylear" / "mini")
 
 
-def check(work: Path, _: Path | None) -> None:
+def check(work: Path) -> None:
     from stylear import StyleAR
 
     from .check import check, report
+    from .loop import write_atomically
 
     model, judge = StyleAR.load("mini"), work / "judge" / "judge.safetensors"
     figures = report(check(model, work / "pictures", judge, work / "check.png"))
     write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n"))
 
 
-STAGES: dict[str, Callable[[Path, Path | None], None]] = {
+STAGES: dict[str, Callable[..., None]] = {
     f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, adapter, judge, bundle, check)
 }
 
 
 def run(name: str, work: Path, downloads: Path | None = None) -> None:
-    """Run one stage in the folder `work`."""
-    STAGES[name](work, downloads)
+    """Run one stage in the folder `work`; `downloads` is for the icons alone."""
+    STAGES[name](work, **({"downloads": downloads} if name == "icons" else {}))

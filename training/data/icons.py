@@ -16,6 +16,7 @@ import resvg_py
 from PIL import Image, ImageDraw, ImageFont
 
 from stylear.errors import BadInput, MissingPart
+from stylear.files import new_file
 
 from . import concepts
 from .packages import Package, fetch, read_file, read_files
@@ -174,9 +175,8 @@ def _draw_family(part: Path, pin: dict, store: Path, drawings: dict[str, str], s
         seen.add(digest)
         keys.append(key)
         pictures.append(pixels)
-    scratch = part.with_suffix(".tmp.npz")
-    np.savez(scratch, keys=np.array(keys), pixels=np.stack(pictures))
-    scratch.replace(part)
+    with new_file(part, overwrite=True) as draft:
+        np.savez(draft, keys=np.array(keys), pixels=np.stack(pictures))
 
 
 def _draw(archive: Path, pin: dict, drawings: dict[str, str], size: int) -> Iterator[tuple[str, Image.Image]]:
@@ -243,16 +243,15 @@ def _merge(out: Path, files: dict[str, Path], stamp: str, size: int, table: dict
         with np.load(file) as part:
             keys[family] = part["keys"].tolist()
     rows = [{"concept": key, "family": family} for family in files for key in keys[family]]
-    scratch = out / "icons.npy.tmp"
-    pixels = np.lib.format.open_memmap(scratch, "w+", np.uint8, (len(rows), size, size, 4))
-    start = 0
-    for file in files.values():
-        with np.load(file) as part:
-            pixels[start : start + len(part["keys"])] = part["pixels"]
-            start += len(part["keys"])
-    pixels.flush()
-    (out / "icons.json").unlink(missing_ok=True)
-    scratch.replace(out / "icons.npy")
+    with new_file(out / "icons.npy", overwrite=True) as draft:
+        pixels = np.lib.format.open_memmap(draft, "w+", np.uint8, (len(rows), size, size, 4))
+        start = 0
+        for file in files.values():
+            with np.load(file) as part:
+                pixels[start : start + len(part["keys"])] = part["pixels"]
+                start += len(part["keys"])
+        pixels.flush()
+        (out / "icons.json").unlink(missing_ok=True)
     shown = {row["concept"] for row in rows}
     told = ("package", "version", "licence", "author", "colour", "attribution")
     text = {
@@ -262,6 +261,5 @@ def _merge(out: Path, files: dict[str, Path], stamp: str, size: int, table: dict
         "concepts": {key: entry for key, entry in table.items() if key in shown},
         "rows": rows,
     }
-    scratch = out / "icons.json.tmp"
-    scratch.write_text(json.dumps(text, ensure_ascii=False, indent=1), encoding="utf-8")
-    scratch.replace(out / "icons.json")
+    with new_file(out / "icons.json", overwrite=True) as draft:
+        draft.write_text(json.dumps(text, ensure_ascii=False, indent=1), encoding="utf-8")

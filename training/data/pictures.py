@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from stylear.files import new_file
+
 from .renderers import STYLES, render
 from .renderers.toolkit import Drawing
 
@@ -153,9 +155,8 @@ def build_pictures(icons: Path, out: Path, *, seed: int = 0, repeats: int = 1, w
         "seed": seed,
         "rows": [list(asdict(row).values()) for row in rows],
     }
-    scratch = out / "pictures.json.tmp"
-    scratch.write_text(json.dumps(record), encoding="utf-8")
-    scratch.replace(out / "pictures.json")
+    with new_file(out / "pictures.json", overwrite=True) as draft:
+        draft.write_text(json.dumps(record), encoding="utf-8")
 
 
 class PictureSet:
