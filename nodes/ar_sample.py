@@ -114,7 +114,7 @@ class ARSample(io.ComfyNode):
         condition=None,
     ) -> io.NodeOutput:
         run = host.Run()
-        memory = host.sampling_memory(model.model, width, height, batch_size)
+        memory = host.sampling_memory(model.model, width, height, batch_size, cfg, condition)
         engine = model.ready("base", "vqgan", memory=memory)
         with host.contained():
             images = engine.generate(
@@ -131,6 +131,7 @@ class ARSample(io.ComfyNode):
                 progress=run.progress,
                 cancelled=run.cancelled,
                 preview=run.preview,
+                previews=1,
             )
         return io.NodeOutput(host.to_output(images))
 

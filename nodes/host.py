@@ -101,25 +101,27 @@ def depth_model_choices() -> list[str]:
 def locate_model(choice: str) -> str:
     """The path of a value of `model_choices` or `depth_model_choices`; MissingPart if it is gone by now."""
     names = [*model_choices()[1:], *depth_model_choices()]
-    return _locate(f"{FOLDER}/{choice}", [f"{FOLDER}/{name}" for name in names])
+    return _locate(f"{FOLDER}/{choice}", [f"{FOLDER}/{name}" for name in names], FOLDER)
 
 
 def locate_part(choice: str, part: str) -> str:
     """The path of a value of `part_choices`; MissingPart if it is gone by now."""
-    return _locate(choice, part_choices(part)[1:])
+    return _locate(choice, part_choices(part)[1:], FOLDER, _SHARED_FOLDERS[part])
 
 
-def _locate(choice: str, choices: list[str]) -> str:
+def _locate(choice: str, choices: list[str], *keys: str) -> str:
     """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
     key, _, name = choice.partition("/")
+    key = key if key in keys and key in folder_paths.folder_names_and_paths else FOLDER
+    roots = folder_paths.get_folder_paths(key)
     if choice in choices:
-        for root in folder_paths.get_folder_paths(key):
+        for root in roots:
             path = os.path.join(root, *name.split("/"))
             if os.path.exists(path):
                 return path
     raise MissingPart(
-        f"There is no model {name!r}: put it into models/{FOLDER} and refresh (R), or choose another.\n"
-        f"Searched: {', '.join(folder_paths.get_folder_paths(FOLDER))}\n"
+        f"There is no model {name!r}: put it into models/{key} and refresh (R), or choose another.\n"
+        f"Searched: {', '.join(roots)}\n"
         f"Found: {', '.join(choices) or 'nothing'}"
     )
 
@@ -176,14 +178,17 @@ def on_device(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     yield patcher.model.part
 
 
-def sampling_memory(engine, width: int, height: int, batch_size: int) -> int:
-    """Bytes of a batch's keys and values: two rows for each picture, of its tokens and a usual prompt."""
+def sampling_memory(
+    engine, width: int, height: int, batch_size: int, cfg: float, condition: torch.Tensor | None = None
+) -> int:
+    """Bytes of a batch's keys and values: of a picture's tokens, a condition's and a usual prompt, twice if guided."""
     config, weight = engine.base.config, engine.base.lm_head.weight
     token = (
         2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
     )
     across, down = (2 * (side or engine.size) // engine.grid for side in (width, height))
-    return 2 * batch_size * token * (down * (across + 1) + 256)
+    given = 0 if condition is None else condition.numel() + len(condition)
+    return (1 + (cfg != 1)) * batch_size * token * (down * (across + 1) + given + 256)
 
 
 def offload_device() -> torch.device:

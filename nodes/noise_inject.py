@@ -16,7 +16,9 @@ class NoiseInject(io.ComfyNode):
             category="StyleAR",
             description=(
                 "Adds noise to style tokens. Fine detail, which is mostly content, drowns first; the look "
-                "survives. The same seed always adds the same noise."
+                "survives. The same seed always adds the same noise. SAM Subtract first, then Noise Inject: "
+                "SAM Subtract starts from the reference again and would drop the noise. To take out several "
+                "things use one mask or several points there."
             ),
             search_aliases=["style noise", "gamma", "content leakage", "variation", "style strength"],
             inputs=[

@@ -19,7 +19,8 @@ class SAMSubtract(io.ComfyNode):
             description=(
                 "Keeps the subject of the reference out of your pictures. segment anything finds it by "
                 "itself; help it with a point or a box, or connect a mask made elsewhere. Look at the mask "
-                "output: it should cover what must not come along."
+                "output: it should cover what must not come along. SAM Subtract first, then Noise Inject; to "
+                "take out several things use one mask or several points, as a second SAM Subtract starts anew."
             ),
             search_aliases=[
                 "segment anything",
@@ -109,18 +110,17 @@ class SAMSubtract(io.ComfyNode):
         points: str = "",
         box: str = "",
     ) -> io.NodeOutput:
-        picture = style.picture if content is None else host.first_picture(content, "content")
-        if picture is None:
-            raise BadInput("This style has no reference picture to cut from: connect content.")
-        points, box, region = parse_points(points), parse_box(box), host.first_mask(mask)
+        def segment(*prompt) -> torch.Tensor:
+            return model.ready("segmenter").segment(*prompt)
+
+        content = None if content is None else host.first_picture(content, "content")
+        region = host.first_mask(mask), parse_points(points), parse_box(box)
         with host.contained():
-            if region is None and content is not None and points is None and box is None:
-                region = torch.ones(picture.shape[:2])
-            elif region is None:
-                region = model.ready("segmenter").segment(picture, points=points, box=box)
+            picture, mask = model.model.content_mask(style, content, *region, segment)
             engine = model.ready("image_encoder", "resampler")
-            cleaned = engine.subtract(style, content=picture, mask=region, alpha=alpha, beta=beta)
-        return io.NodeOutput(cleaned, host.to_output(region[None]))
+            cleaned = engine.subtract(style, picture, mask, alpha=alpha, beta=beta)
+        shown = torch.ones(picture.height, picture.width) if mask is None else mask
+        return io.NodeOutput(cleaned, host.to_output(shown[None]))
 
 
 def parse_points(text: str) -> list[tuple[float, ...]] | None:

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as short
 
+from .checks import whole
 from .errors import BadInput, StyleARError
 
+PATHS = ("style", "condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
 PROMPTS = ("a cat", "a rocket", "a tree", "a house")
 
 
@@ -32,12 +36,13 @@ def generate(options: argparse.Namespace) -> None:
 
     from .files import check_new, new_file
     from .images import open_image
+    from .pipeline import MAX_BATCH
 
-    targets = _targets(Path(options.out), options.batch)
+    targets = _targets(Path(options.out), whole("--batch", options.batch, 1, MAX_BATCH))
     for target in targets:
         check_new(target, options.overwrite)
-    if options.point or options.box or options.mask or options.content:
-        options.subtract = True
+    cut = (options.point, options.box, options.mask, options.content, options.alpha, options.beta)
+    options.subtract = options.subtract or any(value is not None for value in cut)
     model = _load(options)
     style = _style(model, options)
     if options.gamma:
@@ -57,10 +62,10 @@ def generate(options: argparse.Namespace) -> None:
             temperature=options.temperature,
             progress=progress,
         )
-    given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
+    told = _told(options)
     for index, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
         text = PngInfo()
-        text.add_text("parameters", json.dumps({**given, "seed": options.seed + index, "batch": 1}))
+        text.add_text("parameters", json.dumps({**told, "seed": options.seed + index, "batch": 1}))
         with new_file(target, options.overwrite) as draft:
             _to_image(picture).save(draft, format="PNG", pnginfo=text)
         print(target)
@@ -124,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
     one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
     one.add_argument(
-        "--subtract", action="store_true", help="keep the salient object of the reference out (SAM)"
+        "--subtract",
+        action="store_true",
+        help="keep the salient object of the reference out (SAM); the options down to --beta ask for it too",
     )
     one.add_argument(
         "--point", action="append", type=_numbers, help="x,y on that object; may be repeated (SAM)"
@@ -135,16 +142,14 @@ def _parser() -> argparse.ArgumentParser:
         "--content", help="a picture of what must not come along, in place of cutting the reference"
     )
     one.add_argument(
-        "--alpha", type=_number, default=0.2, help="share of the style that stays untouched (%(default)s)"
+        "--alpha", type=_number, help="share of the style that the subtraction leaves untouched (0.2)"
     )
+    one.add_argument("--beta", type=_number, help="how much of the content is subtracted (0.8)")
+    one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
     one.add_argument(
-        "--beta", type=_number, default=0.8, help="how much of the content is subtracted (%(default)s)"
+        "--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)"
     )
-    one.add_argument("--batch", type=int, default=1, help="how many pictures, of seed, seed + 1 and so on")
-    one.add_argument(
-        "--width", type=int, help="pixels, rounded to the model's grid (the size it was trained at)"
-    )
-    one.add_argument("--height", type=int, help="the same for the height")
+    one.add_argument("--height", type=_whole, help="the same for the height")
 
     many = _command(commands, "sheet", sheet, "a contact sheet of several styles by several prompts")
     many.add_argument("--styles", nargs="+", help="reference pictures (those that come with the mini)")
@@ -160,11 +165,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--gamma", type=_number, default=0.1, help="noise on the style tokens (%(default)s)"
         )
-        command.add_argument("--noise-seed", type=int, default=0, help="which noise (%(default)s)")
-        command.add_argument("--seed", type=int, default=0, help="which picture (%(default)s)")
+        command.add_argument("--noise-seed", type=_whole, default=0, help="which noise (%(default)s)")
+        command.add_argument("--seed", type=_whole, default=0, help="which picture (%(default)s)")
         command.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
         command.add_argument(
-            "--top-k", type=int, default=2000, help="likeliest codes to draw from; 1 is greedy"
+            "--top-k", type=_whole, default=2000, help="likeliest codes to draw from; 1 is greedy"
         )
         command.add_argument("--temperature", type=_number, default=1.0, help="(%(default)s)")
         command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
@@ -208,21 +213,28 @@ def _style(model, options: argparse.Namespace):
     from .images import open_image
     from .style import StyleTokens
 
-    if options.style.endswith(".safetensors"):
+    if options.style.lower().endswith(".safetensors"):
         style = StyleTokens.load(options.style)
     else:
         style = model.encode_style(open_image(options.style))
     if not options.subtract:
         return style
+    weights = {name: getattr(options, name) for name in ("alpha", "beta")}
     return model.subtract(
         style,
         content=None if options.content is None else open_image(options.content),
         mask=None if options.mask is None else open_image(options.mask),
         points=options.point,
         box=options.box,
-        alpha=options.alpha,
-        beta=options.beta,
+        **{name: weight for name, weight in weights.items() if weight is not None},
     )
+
+
+def _told(options: argparse.Namespace) -> dict:
+    """What a picture tells about its making: the options that were given, and of paths only the names."""
+    told = {key: value for key, value in vars(options).items() if value is not None}
+    told = {key: value for key, value in told.items() if key not in ("run", "out", "overwrite")}
+    return told | {key: Path(told[key]).name for key in PATHS if key in told}
 
 
 def _targets(out: Path, count: int) -> list[Path]:
@@ -259,15 +271,30 @@ def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _number(text: str) -> float:
-    """A finite number; argparse turns the error into its own message."""
-    value = float(text)
-    if value != value or value in (float("inf"), float("-inf")):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
+    with _said(text, "is not a finite number"):
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+
+
+def _whole(text: str) -> int:
+    with _said(text, "is not a whole number"):
+        return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(_number(part) for part in text.split(","))
+    with _said(text, "is not numbers of pixels with commas between them, such as 120,80"):
+        return tuple(float(part) for part in text.split(","))
+
+
+@contextmanager
+def _said(text: str, reason: str) -> Iterator[None]:
+    """A ValueError in argparse's message, in our words."""
+    try:
+        yield
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{short(text)} {reason}") from None
 
 
 if __name__ == "__main__":

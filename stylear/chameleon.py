@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import BadCheckpoint, MissingPart
+from .shapes import check_numbers
 
 _QK_NORM_EPS = 1e-5  # fixed in Chameleon, unlike rms_norm_eps
 
@@ -29,8 +30,9 @@ class ChameleonConfig:
     swin_norm: bool = False
 
     def __post_init__(self):
+        check_numbers(self)
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if min(heads, kv_heads) < 1 or self.hidden_size % (2 * heads) or heads % kv_heads:
+        if self.hidden_size % (2 * heads) or heads % kv_heads:
             raise BadCheckpoint(
                 f"hidden_size {self.hidden_size}, {heads} heads and {kv_heads} key/value heads do not divide "
                 "evenly: use the config.json that belongs to the weights."
@@ -49,7 +51,7 @@ class ChameleonConfig:
             raise MissingPart(f"No config at {path}: put the base model's config.json there.")
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (BadCheckpoint, ValueError) as error:
+        except (BadCheckpoint, ValueError, RecursionError) as error:
             raise BadCheckpoint(f"{path}: {error}") from error
 
     @classmethod
@@ -57,6 +59,9 @@ class ChameleonConfig:
         """Take the shapes out of a config.json of transformers 4 or 5; BadCheckpoint for another model's."""
         if not isinstance(values, dict):
             raise BadCheckpoint("This is not a config.json: its top level has to be an object.")
+        for name in ("rope_parameters", "rope_scaling"):
+            if not isinstance(values.get(name) or {}, dict):
+                raise BadCheckpoint(f"{name} is {values[name]!r} and has to be an object: use the base's config.json.")
         rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
         unsupported = {
             "attention_bias": bool(values.get("attention_bias")),
@@ -303,7 +308,7 @@ def expand_norms(state_dict: dict[str, Tensor], config: ChameleonConfig) -> dict
         if norm not in ("q_norm", "k_norm"):
             continue
         heads = config.num_attention_heads if norm == "q_norm" else config.num_key_value_heads
-        shards = len(weight)
+        shards = weight.shape[0] if weight.ndim else 0
         if list(weight.shape) != [shards, config.head_dim] or shards == 0 or heads % shards:
             raise BadCheckpoint(
                 f"{name} is {list(weight.shape)} and does not fit {heads} heads of {config.head_dim} "

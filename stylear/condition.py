@@ -1,5 +1,6 @@
 """The condition: a depth or segmentation map as the VQGAN's pixels, and a depth map from a photo."""
 
+import json
 from math import sqrt
 from os import PathLike
 from pathlib import Path
@@ -77,25 +78,38 @@ def load_depth_model(folder: str | PathLike) -> nn.Module:
     """Depth Anything V2 through transformers, from a local folder with config.json and safetensors.
 
     Nothing is downloaded and no code of the folder is run. Raises MissingPart where a file is absent,
-    BadCheckpoint for another kind of model.
+    BadCheckpoint for another kind of model and for weights that are damaged, missing or not finite.
     """
-    if not (Path(folder) / "config.json").is_file():
+    config = Path(folder) / "config.json"
+    if not config.is_file():
         raise MissingPart(
             f"There is no depth model in {folder}. Put config.json and model.safetensors of "
             "depth-anything/Depth-Anything-V2-Small-hf there, or give a depth map made elsewhere."
         )
     from transformers import AutoModelForDepthEstimation
 
-    options = {"local_files_only": True, "use_safetensors": True}
+    if not _is_depth_anything(config):
+        raise BadCheckpoint(f"{folder} holds another kind of model. Give a Depth Anything V2 folder.")
+    options = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     try:
-        model = AutoModelForDepthEstimation.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
+        model, found = AutoModelForDepthEstimation.from_pretrained(folder, output_loading_info=True, **options)
+    except OSError as error:
         raise MissingPart(f"{folder} holds no depth model. Copy its whole folder. ({error})") from error
-    if model.config.model_type != "depth_anything":
-        raise BadCheckpoint(
-            f"{folder} holds a {model.config.model_type} model. Give a Depth Anything V2 folder."
-        )
+    except Exception as error:  # transformers builds what the file says, and can raise nearly anything
+        raise BadCheckpoint(f"{folder} holds a damaged depth model. Copy its whole folder. ({error})") from error
+    weights = model.state_dict()
+    broken = sorted(found["missing_keys"]) or [key for key in weights if not weights[key].isfinite().all()]
+    if broken:
+        raise BadCheckpoint(f"{folder} lacks the weights of {broken[0]}, or they are NaN. Copy its whole folder.")
     return model.requires_grad_(False).eval()
+
+
+def _is_depth_anything(config: Path) -> bool:
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("model_type") == "depth_anything"
 
 
 @torch.no_grad()

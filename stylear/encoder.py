@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .errors import BadCheckpoint
 from .images import Picture, centre_crop, limit_aspect, to_rgb
+from .shapes import check_numbers, count, sizes
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,6 +35,7 @@ HF_NAMES = {
     "fc2": "c_proj",
 }
 OPEN_CLIP_NAMES = {"transformer.resblocks.": "blocks.", "in_proj_": "in_proj."}
+_LAYER = r"blocks\.(\d+)\."
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class EncoderConfig:
     def __post_init__(self):
         if self.activation not in ("gelu", "quick_gelu"):
             raise BadCheckpoint(f"Unknown image encoder activation {self.activation!r}. Use a CLIP encoder.")
-        if self.layers < 2 or self.heads < 1 or self.width % self.heads:
+        check_numbers(self)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(isinstance(value, int | float) and value > 0 for value in values):
+                raise BadCheckpoint(f"{name} is {values!r} and has to be three numbers above 0. Use CLIP's config.")
+        if self.layers < 2 or self.width % self.heads:
             raise BadCheckpoint(
                 f"No image encoder has {self.layers} layers, width {self.width}, {self.heads} heads."
             )
@@ -105,7 +111,7 @@ class EncoderConfig:
 
         Raises BadCheckpoint for other keys, and for a width whose heads are not known.
         """
-        return _config_of(_to_own_keys(state_dict))
+        return _config_of(to_own_keys(state_dict))
 
 
 class Block(nn.Module):
@@ -162,13 +168,13 @@ class ImageEncoder(nn.Module):
         is inferred (`EncoderConfig.from_state_dict`). Raises BadCheckpoint, naming both shapes, if the two
         disagree.
         """
-        weights = _to_own_keys(state_dict)
+        weights = to_own_keys(state_dict)
         config = config or _config_of(weights)
         with torch.device("meta"):
             encoder = cls(config)
-        if _count(weights, "blocks.") != config.layers:
+        if count(_LAYER, weights) != config.layers:
             raise BadCheckpoint(
-                f"The image encoder has {_count(weights, 'blocks.')} layers but its config says "
+                f"The image encoder has {count(_LAYER, weights)} layers but its config says "
                 f"{config.layers}. Give the config that belongs to these weights."
             )
         wanted = encoder.state_dict()
@@ -182,11 +188,6 @@ class ImageEncoder(nn.Module):
                 )
         encoder.load_state_dict({key: weights[key].float() for key in wanted}, assign=True)
         return encoder.requires_grad_(False).eval()
-
-    @property
-    def features_shape(self) -> tuple[int, int]:
-        """Shape of F: (tokens, width); (257, 1280) for ViT-H/14."""
-        return self.config.tokens, self.config.width
 
     def preprocess(self, picture: Picture) -> Tensor:
         """A picture as normalised pixels, float32 [3, S, S]: bicubic to a short side of S, then centre crop.
@@ -216,7 +217,7 @@ class ImageEncoder(nn.Module):
         return self(self.preprocess(picture)[None].to(weight.device, weight.dtype))[0].float().cpu()
 
 
-def _to_own_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_own_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename either layout, with or without a prefix, to ImageEncoder's keys; text weights are left out."""
     found = [key for key in state_dict if key.split(".")[-1] == "class_embedding"]
     if len(found) != 1:
@@ -234,28 +235,20 @@ def _to_own_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             own[key] = value
     for query in [key for key in own if ".attn.q_proj." in key]:  # Hugging Face keeps the three apart
         parts = [own.get(query.replace("q_proj", name)) for name in ("q_proj", "k_proj", "v_proj")]
-        if all(part is not None for part in parts):
+        shapes = {None if part is None else part.shape for part in parts}
+        if len(shapes) == 1 and parts[0].ndim:
             own[query.replace("q_proj", "in_proj")] = torch.cat(parts)
     return own
 
 
-def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbered layers stand under `prefix`."""
-    return len({key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)})
-
-
 def _config_of(weights: dict[str, Tensor]) -> EncoderConfig:
-    try:
-        width, _, patch, _ = weights["conv1.weight"].shape
-        grid = round((len(weights["positional_embedding"]) - 1) ** 0.5)
-        mlp = len(weights["blocks.0.mlp.c_fc.weight"])
-    except KeyError as missing:
-        raise BadCheckpoint(
-            f"The image encoder lacks {missing}. Give a whole CLIP vision checkpoint."
-        ) from missing
+    name = "image encoder"
+    width, _, patch, _ = sizes(weights, "conv1.weight", 4, name)
+    grid = round((sizes(weights, "positional_embedding", 2, name)[0] - 1) ** 0.5)
+    mlp = sizes(weights, "blocks.0.mlp.c_fc.weight", 2, name)[0]
     if width not in KNOWN:
         raise BadCheckpoint(
             f"The heads of a {width}-wide image encoder are unknown. Put its config.json beside it."
         )
     heads, activation = KNOWN[width]
-    return EncoderConfig(width, _count(weights, "blocks."), heads, mlp, patch, grid * patch, activation)
+    return EncoderConfig(width, count(_LAYER, weights), heads, mlp, patch, grid * patch, activation)

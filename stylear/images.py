@@ -47,7 +47,7 @@ def to_pil(picture: Picture, *, name: str = "picture") -> Image.Image:
             _check_size(*picture.size, name)
             return _to_eight_bit(ImageOps.exif_transpose(picture), name)
     if isinstance(picture, Tensor):
-        picture = _to_array(picture)
+        picture = _to_array(picture, name)
     if not isinstance(picture, np.ndarray):
         raise BadInput(f"The {name} is a {type(picture).__name__}; give a PIL image, an array or a tensor.")
     return _from_array(picture, name)
@@ -64,21 +64,24 @@ def to_float(picture: Picture) -> Tensor:
 
 
 def to_mask(mask: Picture, size: tuple[int, int]) -> Tensor:
-    """A mask as float32 [H, W] in 0..1, 1 where selected, resized (bilinear) to `size` = (width, height).
+    """A mask as float32 [H, W] in 0..1, 1 where selected; otherwise as `mask_image`."""
+    return torch.from_numpy(np.asarray(mask_image(mask, size), dtype=np.float32) / 255)
+
+
+def mask_image(mask: Picture, size: tuple[int, int]) -> Image.Image:
+    """A mask as mode L, white where selected, resized (bilinear) to `size` = (width, height).
 
     Accepts what `to_pil` does, and [1, H, W]; colours count by their brightness. Integers that are only 0 and
     1 count as a yes/no mask. Raises BadInput as `to_pil`.
     """
     if isinstance(mask, Tensor):
-        mask = _to_array(mask)
+        mask = _to_array(mask, "mask")
     if isinstance(mask, np.ndarray):
         mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
         if mask.dtype.kind in "iu" and mask.size and mask.min() >= 0 and mask.max() <= 1:
             mask = mask.astype(bool)
     image = to_pil(mask, name="mask").convert("L")
-    if image.size != tuple(size):
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
+    return image if image.size == tuple(size) else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def centre_crop(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -121,7 +124,16 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise BadInput(f"The {name} is {width} x {height}, above {MAX_PIXELS} pixels. Make it smaller.")
 
 
-def _to_array(picture: Tensor) -> np.ndarray:
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is real numbers in memory: not sparse, nested, quantised, complex, nor of the meta device."""
+    special = tensor.is_meta or tensor.is_nested or tensor.is_quantized or tensor.is_complex()
+    return tensor.layout is torch.strided and not special
+
+
+def _to_array(picture: Tensor, name: str) -> np.ndarray:
+    if not is_plain(picture):
+        kind = f"{picture.layout}, {picture.dtype}, on {picture.device}"
+        raise BadInput(f"The {name} is a tensor of another kind ({kind}). Give a dense one.")
     picture = picture.detach().cpu()
     return (picture.float() if picture.is_floating_point() else picture).numpy()
 
@@ -164,7 +176,9 @@ def _from_array(values: np.ndarray, name: str) -> Image.Image:
             raise BadInput(f"The {name} has NaN or infinite pixels. Mend the step that made it.")
         if low < -0.5 or high > 1.5:
             raise BadInput(f"The {name} has floats in {low:g}..{high:g}; floats must be in 0..1. Rescale it.")
-        values = (values.clip(0, 1) * 255).round().astype(np.uint8)
+        values = values.clip(0, 1)
+        values *= 255  # in place: large pictures are hundreds of megabytes
+        values = values.round(out=values).astype(np.uint8)
     elif values.dtype != np.uint8:
         raise BadInput(f"The {name} is of type {values.dtype}; give uint8, uint16 or floats in 0..1.")
     return Image.fromarray(np.ascontiguousarray(values))

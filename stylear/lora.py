@@ -67,6 +67,8 @@ def from_peft(state_dict: dict[str, Tensor], scaling: float = 1.0) -> dict[str, 
         match = _PEFT.fullmatch(name)
         if match is None:
             raise BadCheckpoint(f"{name} is not a key of a PEFT LoRA: save the adapter with save_pretrained.")
+        if weight.dim() != 2:
+            raise BadCheckpoint(f"{name} is {list(weight.shape)} and has to be a matrix: save the adapter again.")
         half = weight.T if match["half"] == "A" else weight.T * scaling
         halves[_official_name(match["module"], match["half"])] = half.contiguous()
     _pairs(halves)

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from .chameleon import Chameleon
 from .checkpoint import (
     PARTS,
+    Place,
+    find,
     holds,
     load_adapter,
     load_base,
@@ -23,18 +23,20 @@ from .checkpoint import (
     load_vqgan,
     trained_size,
 )
+from .checks import SEEDS, whole
 from .condition import condition_pixels
 from .encoder import ImageEncoder
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
 from .resampler import Resampler
-from .sampling import SEEDS, SamplingSettings, embed_prompt, sample
+from .sampling import SamplingSettings, embed_prompt, sample
 from .segment import Segmenter, content_picture
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
 
 MINI = Path(__file__).parent / "mini"
+MINI_REMEDY = "the mini that comes with StyleAR is incomplete: install StyleAR again"
 RELEASED_STEPS = 24  # grid steps of a side at which the released models were trained: 768 px
 MAX_BATCH = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -89,16 +91,20 @@ class StyleAR:
         stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. Raises MissingPart with
         the part, where it was looked for and how to get it, or BadCheckpoint.
         """
-        base = MINI if base == "mini" else Path(base)
+        given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
+        _check_paths(base=base, **{name: place for name, place in given.items() if place is not None})
+        base = Place(MINI, MINI_REMEDY) if base == "mini" else Place(Path(base))
         device = _device(device)
         dtype = _dtype(dtype, device)
         size = trained_size(base)
-        beside = base if base.is_dir() else base.parent
-        lora, resampler = load_adapter(adapter or beside)
-        decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=vqgan)
-        parts = [decoder, resampler, load_vqgan(vqgan or beside), load_image_encoder(image_encoder or beside)]
-        if segmenter or holds("segmenter", beside):
-            parts.append(load_segmenter(segmenter or beside))
+        beside = base.folder
+        adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
+        segmenter = segmenter or (beside if holds("segmenter", beside) else None)
+        lora, resampler = load_adapter(adapter)
+        decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=find("vqgan", vqgan).path)
+        parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
+        if segmenter:
+            parts.append(load_segmenter(segmenter))
         decoder, resampler, *others = (part.to(device) for part in parts)
         return cls(decoder, vocabulary, resampler, *others, size=size)
 
@@ -129,7 +135,7 @@ class StyleAR:
         """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture."""
         image = to_rgb(image, name="style picture")
         features = self.image_encoder.encode(image)
-        return StyleTokens(resample(self.resampler, features)[0], features, torch.from_numpy(np.array(image)))
+        return StyleTokens(resample(self.resampler, features)[0], features, image)
 
     def segment(
         self,
@@ -150,6 +156,31 @@ class StyleAR:
             )
         return self.segmenter.mask(image, points, box)
 
+    def content_mask(
+        self,
+        style: StyleTokens,
+        content: Picture | None = None,
+        mask: Picture | None = None,
+        points: Iterable[Sequence[float]] | None = None,
+        box: Sequence[float] | None = None,
+        segment: Callable[..., Tensor] | None = None,
+    ) -> tuple[Image.Image, Tensor | None]:
+        """What `subtract` takes out: a picture, RGB, and where in it, float32 [H, W], or None for all of it.
+
+        `segment`: finds an object as (picture, points, box), by default this model's. Raises as `subtract`.
+        """
+        _check_style(style)
+        if content is None and style.picture is None:
+            raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
+        if mask is not None and (points is not None or box is not None):
+            raise BadInput("Both a mask and points or a box were given. Pass one of them.")
+        image = to_rgb(style.picture if content is None else content, name="content")
+        if mask is not None:
+            return image, to_mask(mask, image.size)
+        if content is None or points is not None or box is not None:
+            return image, (segment or self.segment)(image, points, box)
+        return image, None
+
     def subtract(
         self,
         style: StyleTokens,
@@ -164,22 +195,20 @@ class StyleAR:
 
         That is the object in the style's own picture: at `points`, in `box`, under `mask` (1 where it is), or the
         salient one without any of them. Or it is what `content` shows: a picture taken whole (as released), or
-        where mask, points or box say. F_S is of the cut-out on white. Raises BadInput, or MissingPart.
+        where mask, points or box say. F_S is of the cut-out on white. alpha, beta: -1000 to 1000.
+
+        It starts from F every time, so what an earlier subtraction or `with_noise` did to the tokens is gone:
+        to take out several things use one mask or several points, and add noise last.
+        Raises BadInput, or MissingPart.
         """
-        _check_style(style)
+        image, mask = self.content_mask(style, content, mask, points, box)
         if style.features is None:
             raise BadInput("This style has no features to subtract from. Encode its picture again.")
-        if content is None and style.picture is None:
-            raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
-        if mask is not None and (points is not None or box is not None):
-            raise BadInput("Both a mask and points or a box were given. Pass one of them.")
-        image = to_rgb(style.picture if content is None else content, name="content")
-        if mask is None and (content is None or points is not None or box is not None):
-            mask = self.segment(image, points, box)
         if mask is not None:
-            image = content_picture(image, to_mask(mask, image.size))
-        tokens = enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta)
-        return replace(style, tokens=tokens)
+            image = content_picture(image, mask)
+        return style.with_tokens(
+            enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta)
+        )
 
     @torch.no_grad()
     def encode_condition(self, image: Picture) -> Tensor:
@@ -203,6 +232,7 @@ class StyleAR:
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         preview: Callable[[Tensor], None] | None = None,
+        previews: int = MAX_BATCH,
     ) -> Tensor:
         """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
 
@@ -210,7 +240,7 @@ class StyleAR:
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
         greedy; see `SamplingSettings`. `condition`: from `encode_condition`. `progress(done, total)`;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
-        after each row of codes, grey where nothing is yet.
+        after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures.
         Raises BadInput for a value out of its range and for a prompt that is too long.
         """
         settings = SamplingSettings(cfg, top_k, temperature)
@@ -218,8 +248,8 @@ class StyleAR:
         if not isinstance(prompt, str):
             raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
         grid = self._steps("height", height), self._steps("width", width)
-        first = _whole("seed", seed, 0, SEEDS - 1)
-        seeds = range(first, first + _whole("batch_size", batch_size, 1, MAX_BATCH))
+        first, previews = whole("seed", seed, 0, SEEDS - 1), whole("previews", previews, 1, MAX_BATCH)
+        seeds = range(first, first + whole("batch_size", batch_size, 1, MAX_BATCH))
         template = self.vocabulary.prompt(
             prompt,
             condition,
@@ -235,13 +265,13 @@ class StyleAR:
             settings,
             progress,
             cancelled,
-            None if preview is None else lambda _, codes: preview(self._draw(codes, grid[0])),
+            None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0])),
         )
         return self._draw(codes, grid[0])
 
     def _steps(self, name: str, side: int | None) -> int:
         """A side in pixels as grid steps, rounded to the nearest, halves up; one at least."""
-        side = self.size if side is None else _whole(name, side, 1, self.grid * self.vocabulary.max_grid)
+        side = self.size if side is None else whole(name, side, 1, self.grid * self.vocabulary.max_grid)
         return max(1, math.floor(side / self.grid + 0.5))
 
     def _room(self, grid: tuple[int, int], condition: Tensor | None) -> int:
@@ -280,14 +310,15 @@ def _place(module: nn.Module) -> torch.device:
 
 
 def _device(device: torch.device | str | None) -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device is None:
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        return torch.device(next(name for name in there if there[name]))
     try:
-        device = torch.device(device or next(name for name in there if there[name]))
-    except (RuntimeError, TypeError) as error:
-        raise BadInput(f"There is no device {device!r}. Use cpu, cuda or mps.") from error
-    if not there.get(device.type, True):
-        raise BadInput(f"There is no {device.type} for this PyTorch. Use another device, or install it.")
-    return device
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()  # only use tells: a name may stand for a device that is not there
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
+        raise BadInput(f"There is no device {device!r} for this PyTorch. Use cpu, cuda or mps.") from error
+    return found
 
 
 def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
@@ -299,10 +330,10 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
     return dtype
 
 
-def _whole(name: str, value: int, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
-        raise BadInput(f"{name} is {value!r}; it has to be a whole number from {least} to {most}.")
-    return int(value)
+def _check_paths(**places: str | PathLike) -> None:
+    for name, place in places.items():
+        if not isinstance(place, str | PathLike):
+            raise BadInput(f"{name} is {place!r}. Give a path, or the name mini as base.")
 
 
 def _check_style(style: StyleTokens) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import BadCheckpoint
+from .shapes import count, sizes
 
 HEAD_DIM = 64  # the released resampler's; weights do not tell it
 
@@ -27,24 +27,19 @@ class ResamplerConfig:
     def from_state_dict(cls, state: dict[str, Tensor]) -> "ResamplerConfig":
         """Read the shape from the weights (head size is always 64).
 
-        Raises BadCheckpoint when a key that every resampler has is absent.
+        Raises BadCheckpoint naming a key that is absent, or a shape that cannot be.
         """
-        try:
-            _, tokens, width = state["latents"].shape
-            depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("layers."))
-            return cls(
-                features=state["proj_in.weight"].shape[1],
-                width=width,
-                depth=depth,
-                heads=state["layers.0.0.to_q.weight"].shape[0] // HEAD_DIM,
-                tokens=tokens,
-                output=state["proj_out.weight"].shape[0],
-                expansion=state["layers.0.1.1.weight"].shape[0] // width,
-            )
-        except (KeyError, ValueError) as missing:
-            raise BadCheckpoint(
-                f"Not a style resampler: {missing} is absent. Give StyleAR's image_proj weights."
-            ) from missing
+        name = "style resampler"
+        _, tokens, width = sizes(state, "latents", 3, name)
+        return cls(
+            features=sizes(state, "proj_in.weight", 2, name)[1],
+            width=width,
+            depth=count(r"layers\.(\d+)\.", state),
+            heads=sizes(state, "layers.0.0.to_q.weight", 2, name)[0] // HEAD_DIM,
+            tokens=tokens,
+            output=sizes(state, "proj_out.weight", 2, name)[0],
+            expansion=sizes(state, "layers.0.1.1.weight", 2, name)[0] // width,
+        )
 
 
 class PerceiverAttention(nn.Module):

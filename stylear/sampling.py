@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .chameleon import Cache, Chameleon
+from .checks import MAX_SETTING, SEEDS, number, whole
 from .errors import BadCheckpoint, BadInput, Cancelled
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
 
-MAX_SETTING = 1000.0
 MIN_TEMPERATURE = 0.001
-SEEDS = 2**64
+MAX_TOP_K = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,14 @@ class SamplingSettings:
     temperature: float = 1.0
 
     def __post_init__(self):
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise BadInput(f"{setting.name} has to be a finite number, and this is {value!r}.")
-        if not 0 <= self.cfg <= MAX_SETTING:
-            raise BadInput(f"cfg has to be 0 to {MAX_SETTING:g}, and this is {self.cfg}.")
-        if self.top_k != int(self.top_k) or self.top_k < 1:
-            raise BadInput(f"top_k has to be a whole number from 1 up, and this is {self.top_k}.")
-        if not MIN_TEMPERATURE <= self.temperature <= MAX_SETTING:
-            raise BadInput(
-                f"temperature has to be {MIN_TEMPERATURE:g} to {MAX_SETTING:g}, and this is "
-                f"{self.temperature}: for the likeliest code every time set top_k to 1."
-            )
+        likeliest = ": for the likeliest code every time set top_k to 1"
+        checked = {
+            "cfg": number("cfg", self.cfg, 0, MAX_SETTING),
+            "top_k": whole("top_k", self.top_k, 1, MAX_TOP_K),
+            "temperature": number("temperature", self.temperature, MIN_TEMPERATURE, MAX_SETTING, likeliest),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
@@ -128,7 +123,7 @@ def keep_top(logits: Tensor, top_k: int) -> Tensor:
     """Logits [n, k] with all but the `top_k` largest at -inf; those equal to the smallest kept stay too."""
     if top_k >= logits.shape[-1]:
         return logits
-    threshold = logits.topk(int(top_k), dim=-1).values[:, -1:]
+    threshold = logits.topk(top_k, dim=-1).values[:, -1:]
     return logits.masked_fill(logits < threshold, -math.inf)
 
 

@@ -10,11 +10,11 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageStat
 from torch import Tensor, nn
 
 from .errors import BadCheckpoint, BadInput, MissingPart
-from .images import Picture, to_mask, to_rgb
+from .images import Picture, mask_image, to_rgb
 
 DECODER_HEADS = 8  # of every segment_anything checkpoint; weights do not tell it
 FILLS = ("white", "black", "mean")
@@ -127,12 +127,11 @@ def content_picture(picture: Picture, mask: Picture, fill: str = "white") -> Ima
     if fill not in FILLS:
         raise BadInput(f"Unknown fill {fill!r}. Use one of {', '.join(FILLS)}.")
     image = to_rgb(picture)
-    weight = to_mask(mask, image.size).numpy()[..., None]
-    if weight.max() < 0.5:
+    weight = mask_image(mask, image.size)
+    if weight.getextrema()[1] < 128:
         raise BadInput("The mask selects nothing. Paint the object white, or give points or a box instead.")
-    pixels = np.asarray(image, dtype=np.float32)
-    colour = {"white": 255.0, "black": 0.0, "mean": pixels.mean((0, 1))}[fill]
-    return Image.fromarray((weight * pixels + (1 - weight) * colour).round().astype(np.uint8))
+    colour = tuple(round(mean) for mean in ImageStat.Stat(image).mean) if fill == "mean" else fill
+    return Image.composite(image, Image.new("RGB", image.size, colour), weight)
 
 
 def _most_salient(masks: Tensor, iou: Tensor) -> int:
@@ -153,7 +152,7 @@ def _check_points(
     """Points as [x, y, label] each, or None for none."""
     try:
         rows = [[float(value) for value in point] for point in (() if points is None else points)]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"points must be a list of (x, y) or (x, y, label), not {points!r}.") from error
     for row in rows:
         if len(row) not in (2, 3) or (len(row) == 3 and row[2] not in (0, 1)):
@@ -170,7 +169,7 @@ def _check_box(box: Sequence[float] | None, size: tuple[int, int]) -> list[float
         return None
     try:
         left, top, right, bottom = corners = [float(value) for value in box]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"box must be (left, top, right, bottom), not {box!r}.") from error
     if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
         raise BadInput(

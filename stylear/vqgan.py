@@ -1,6 +1,5 @@
 """The picture tokenizer: pixels to codebook indices and back (the VQGAN that Chameleon and Lumina-mGPT use)."""
 
-import re
 from dataclasses import dataclass
 from math import prod
 
@@ -8,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import BadCheckpoint
+from .shapes import count, sizes
+
+NORM_GROUPS = 32
 
 
 @dataclass(frozen=True)
@@ -30,30 +32,29 @@ class VQGANConfig:
     def from_state_dict(cls, state: dict[str, Tensor]) -> "VQGANConfig":
         """Read the shape from the weights' keys and shapes.
 
-        Raises BadCheckpoint when a key that every such tokenizer has is absent.
+        Raises BadCheckpoint naming a key that is absent, or a shape that cannot be.
         """
-        try:
-            channels = state["encoder.conv_in.weight"].shape[0]
-            levels = 1 + max(_numbers(r"encoder\.down\.(\d+)\.", state))
-            blocks = 1 + max(_numbers(r"encoder\.down\.0\.block\.(\d+)\.", state))
-            widths = [state[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels)]
-            codes, code_channels = state["quantize.embedding.weight"].shape
-            latent_channels = state["encoder.conv_out.weight"].shape[0]
-        except (KeyError, ValueError) as missing:
+        name = "VQGAN"
+        channels = sizes(state, "encoder.conv_in.weight", 4, name)[0]
+        blocks = count(r"encoder\.down\.0\.block\.(\d+)\.", state)
+        widths = [
+            sizes(state, f"encoder.down.{level}.block.0.conv2.weight", 4, name)[0]
+            for level in range(max(1, count(r"encoder\.down\.(\d+)\.", state)))
+        ]
+        codes, code_channels = sizes(state, "quantize.embedding.weight", 2, name)
+        latent_channels = sizes(state, "encoder.conv_out.weight", 4, name)[0]
+        if channels % NORM_GROUPS or any(width % channels for width in widths):
             raise BadCheckpoint(
-                f"Not a VQGAN tokenizer: {missing} is absent. Give Chameleon's vqgan.ckpt or its safetensors."
-            ) from missing
+                f"The VQGAN has {channels} channels, then {widths}: they have to be multiples of {NORM_GROUPS} and of "
+                "each other. Give Chameleon's vqgan.ckpt or its safetensors."
+            )
         return cls(
             channels, tuple(w // channels for w in widths), blocks, latent_channels, code_channels, codes
         )
 
 
-def _numbers(pattern: str, keys) -> list[int]:
-    return [int(found[1]) for found in (re.match(pattern, key) for key in keys) if found]
-
-
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
+    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):

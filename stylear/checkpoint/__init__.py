@@ -1,12 +1,13 @@
 """Recognises every layout of weights on disk by its keys and shapes, and loads it; says what is missing."""
 
-from .files import WeightFile, open_weights, read_state_dict, weight_files
+from .files import WeightFile, open_weights, weight_files
 from .load import load_adapter, load_base, load_image_encoder, load_segmenter, load_vqgan, trained_size
-from .parts import PARTS, Found, find, holds, parts_in
+from .parts import PARTS, Found, Place, find, holds, parts_in
 
 __all__ = [
     "PARTS",
     "Found",
+    "Place",
     "WeightFile",
     "find",
     "holds",
@@ -17,7 +18,6 @@ __all__ = [
     "load_vqgan",
     "open_weights",
     "parts_in",
-    "read_state_dict",
     "trained_size",
     "weight_files",
 ]

@@ -1,15 +1,16 @@
 """Says in words what a file or folder of weights is, without reading the weights."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from ..encoder import to_own_keys
 from ..errors import BadCheckpoint, MissingPart
 from ..lora import from_peft, lora_rank, lora_targets
 from ..resampler import ResamplerConfig
+from ..shapes import count, sizes
 from ..vqgan import VQGANConfig
 from .files import WeightFile, open_weights, weight_files
 from .parts import PARTS, parts_in
@@ -56,14 +57,15 @@ def _size(like: Mapping[str, Tensor]) -> str:
 def _summary(kind: str, like: dict[str, Tensor]) -> str:
     try:
         return _SUMMARIES[kind](like)
-    except (BadCheckpoint, KeyError, ValueError, StopIteration) as error:
+    except BadCheckpoint as error:
         return f"incomplete ({error})"
 
 
 def _base(like: dict[str, Tensor]) -> str:
-    vocabulary, hidden = like["model.embed_tokens.weight"].shape
-    head = like["model.layers.0.self_attn.q_norm.weight"].shape[-1]
-    layers = _count(r"model\.layers\.(\d+)\.", like)
+    name = PARTS["base"].name
+    vocabulary, hidden = sizes(like, "model.embed_tokens.weight", 2, name)
+    _, head = sizes(like, "model.layers.0.self_attn.q_norm.weight", 2, name)
+    layers = count(r"model\.layers\.(\d+)\.", like)
     return f"{layers} layers, hidden {hidden}, {hidden // head} heads, {vocabulary} tokens"
 
 
@@ -87,20 +89,18 @@ def _vqgan(like: dict[str, Tensor]) -> str:
 
 
 def _image_encoder(like: dict[str, Tensor]) -> str:
-    places, patches = (
-        ("position_embedding.weight", "positional_embedding"),
-        ("patch_embedding.weight", "conv1.weight"),
-    )
-    tokens, width = next(value.shape for key, value in like.items() if key.endswith(places))
-    patch = next(value.shape[-1] for key, value in like.items() if key.endswith(patches))
-    layers = _count(r".*(?:layers|resblocks)\.(\d+)\.", like)
+    own, name = to_own_keys(like), PARTS["image_encoder"].name
+    tokens, width = sizes(own, "positional_embedding", 2, name)
+    patch = sizes(own, "conv1.weight", 4, name)[-1]
+    layers = count(r"blocks\.(\d+)\.", own)
     return f"ViT of {layers} layers, width {width}, patch {patch}, {tokens} features"
 
 
 def _segmenter(like: dict[str, Tensor]) -> str:
-    width, _, patch, _ = like["image_encoder.patch_embed.proj.weight"].shape
-    side = like["image_encoder.pos_embed"].shape[1] * patch
-    layers = _count(r"image_encoder\.blocks\.(\d+)\.", like)
+    name = PARTS["segmenter"].name
+    width, _, patch, _ = sizes(like, "image_encoder.patch_embed.proj.weight", 4, name)
+    side = sizes(like, "image_encoder.pos_embed", 4, name)[1] * patch
+    layers = count(r"image_encoder\.blocks\.(\d+)\.", like)
     return f"ViT of {layers} layers, width {width}, pictures of {side} pixels"
 
 
@@ -112,7 +112,3 @@ _SUMMARIES = {
     "image_encoder": _image_encoder,
     "segmenter": _segmenter,
 }
-
-
-def _count(pattern: str, keys: Iterable[str]) -> int:
-    return len({found[1] for found in (re.match(pattern, key) for key in keys) if found})

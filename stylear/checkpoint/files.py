@@ -48,27 +48,31 @@ class WeightFile:
             return {key: file.get_tensor(key) for key in keys}
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, a PyTorch checkpoint (weights_only=True) or an index of shards.
+def open_weights(path: str | Path) -> WeightFile:
+    """Look into safetensors, a PyTorch checkpoint (weights_only=True) or an index of shards, whatever its name.
 
     Raises MissingPart if it or a shard is absent, BadCheckpoint if it is damaged or something else.
     """
-    return open_weights(path).read()
-
-
-def open_weights(path: str | Path) -> WeightFile:
-    """Look into weights or an index of shards, known by their first bytes. Raises as `read_state_dict`."""
     path = Path(path)
     if not path.is_file():
         raise MissingPart(f"There is no file {path}. Check the path, or download the file again.")
+    head = _head(path)
+    if head[8:9] != b"{" and head.lstrip().startswith(b"{"):
+        return _open_index(path)
+    return _open_tensors(path)
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(32)
+        return file.read(32)
+
+
+def _open_tensors(path: Path) -> WeightFile:
+    head = _head(path)
     if head[8:9] == b"{":
         return _open_safetensors(path)
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return _open_pickle(path)
-    if head.lstrip().startswith(b"{"):
-        return _open_index(path)
     if head.startswith(b"version https://git-lfs"):
         raise BadCheckpoint(f"{path} is only a Git LFS pointer, not the weights. Download the file itself.")
     raise BadCheckpoint(f"{path} is neither safetensors nor a PyTorch checkpoint. Download the file again.")
@@ -77,24 +81,30 @@ def open_weights(path: str | Path) -> WeightFile:
 def weight_files(folder: Path) -> tuple[list[WeightFile], list[BadCheckpoint | MissingPart]]:
     """Every set of weights in a folder (shards count once), and why other files could not be read."""
     found, refused, sharded = [], [], set()
-    for path in sorted(folder.glob("*.index.json")):
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    for path in (path for path in paths if path.name.endswith(".index.json")):
         try:
+            sharded |= set(_weight_map(path).values())
             found.append(_open_index(path))
         except (BadCheckpoint, MissingPart) as error:
             refused.append(error)
-        sharded |= _shard_names(path)
-    for path in sorted(folder.iterdir()):
-        if (
-            path.is_file()
-            and path.suffix in SUFFIXES
-            and path.name not in sharded
-            and not path.name.startswith(".")
-        ):
-            try:
-                found.append(open_weights(path))
-            except BadCheckpoint as error:
-                refused.append(error)
+    for path in (path for path in paths if path.suffix in SUFFIXES and path.name not in sharded):
+        try:
+            found.append(open_weights(path))
+        except (BadCheckpoint, MissingPart) as error:
+            refused.append(error)
     return found, refused
+
+
+def read_json(path: Path) -> dict:
+    """A small JSON file's object. BadCheckpoint if it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadCheckpoint(f"{path} is not JSON. Download it again. ({error})") from error
+    if not isinstance(content, dict):
+        raise BadCheckpoint(f"{path} is not a JSON object. Download it again.")
+    return content
 
 
 def _open_safetensors(path: Path) -> WeightFile:
@@ -117,16 +127,20 @@ def _open_pickle(path: Path) -> WeightFile:
             f"{path} holds more than weights, or is damaged, and is not opened: such a file can run code. "
             "Use a safetensors version of it."
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise BadCheckpoint(f"{path} is damaged or incomplete. Download it again. ({error})") from error
-    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    except Exception as error:  # flipped bits alone end torch's reader in a dozen kinds of error
+        raise BadCheckpoint(f"{path} is damaged or incomplete. Download it again. ({error!r})") from error
+    for _ in range(2):  # a trainer's wrapping may be wrapped once more
+        if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+            content = content["state_dict"]
     tensors = content if isinstance(content, Mapping) else {}
     tensors = {
         key: value for key, value in tensors.items() if isinstance(key, str) and isinstance(value, Tensor)
     }
     if not tensors:
         raise BadCheckpoint(f"{path} has no named weights in it. Give a checkpoint's state dict.")
+    for key, value in tensors.items():
+        if value.is_quantized or value.layout is not torch.strided or value.is_meta:
+            raise BadCheckpoint(f"{path} has {key} quantised, sparse or without numbers. Save it as plain floats.")
     return WeightFile(path, {key: value.to("meta") for key, value in tensors.items()}, pickled=tensors)
 
 
@@ -134,13 +148,11 @@ def _open_index(path: Path) -> WeightFile:
     """A Hugging Face index: its shards have to lie beside it, and hold what it says."""
     places = _weight_map(path)
     for name in set(places.values()):
-        if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
-            raise BadCheckpoint(f"{path} points outside its folder, to {name!r}. Do not use this download.")
         if not (path.parent / name).is_file():
             raise MissingPart(
                 f"The shard {name} is missing in {path.parent}. Download it, {path.name} lists it."
             )
-    shards = {name: open_weights(path.parent / name) for name in set(places.values())}
+    shards = {name: _open_tensors(path.parent / name) for name in set(places.values())}
     for key, name in places.items():
         if key not in shards[name].like:
             raise BadCheckpoint(f"{path} says that {key} is in {name}, and it is not. Download both again.")
@@ -149,20 +161,16 @@ def _open_index(path: Path) -> WeightFile:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadCheckpoint(f"{path} is not an index of shards. Download it again.") from error
+    content = read_json(path)
+    if "weight_map" not in content:
+        raise BadCheckpoint(f"{path} is not an index of shards. Download it again.")
+    places = content["weight_map"]
     if not isinstance(places, dict) or not places:
         raise BadCheckpoint(f"{path} lists no weights. Download it again.")
+    for name in places.values():
+        if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
+            raise BadCheckpoint(f"{path} points outside its folder, to {name!r}. Do not use this download.")
     return places
-
-
-def _shard_names(path: Path) -> set[str]:
-    try:
-        return {name for name in _weight_map(path).values() if isinstance(name, str)}
-    except BadCheckpoint:
-        return set()
 
 
 _DTYPES = {

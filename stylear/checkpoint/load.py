@@ -14,15 +14,19 @@ from ..errors import BadCheckpoint, MissingPart
 from ..lora import fold, from_peft, lora_targets
 from ..resampler import Resampler, ResamplerConfig
 from ..segment import Segmenter
+from ..shapes import count
 from ..vocabulary import Vocabulary
 from ..vqgan import VQGAN, VQGANConfig
-from .parts import PARTS, find
+from .files import read_json
+from .parts import PARTS, Found, Place, find
 
 TOKENIZERS = ("tokenizer.json", "text_tokenizer.json")  # Hugging Face's name, Meta's name
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_COUNTERS = ("position_ids", "num_batches_tracked")
 
 
 def load_base(
-    place: str | Path,
+    place: str | Path | Place,
     dtype: torch.dtype = torch.float32,
     lora: Mapping[str, Tensor] | None = None,
     tokenizer_place: str | Path | None = None,
@@ -34,11 +38,18 @@ def load_base(
     folder has it too). Grouped q/k norms are expanded; VQGAN weights in the file are left out. MissingPart or
     BadCheckpoint if it fails.
     """
+    place = Place.of(place)
     found = find("base", place)
     folder = found.path.parent
     config = ChameleonConfig.from_json(folder / "config.json")
     with _naming(found.path):
-        weights = expand_norms(found.read(), config)
+        layers = count(r"model\.layers\.(\d+)\.", found.keys)
+        if layers != config.num_hidden_layers:
+            raise BadCheckpoint(
+                f"The base model has {layers} layers and its config.json says {config.num_hidden_layers}. "
+                "Use the config.json that belongs to the weights, or download both again."
+            )
+        weights = expand_norms(_read(found), config)
         with torch.device("meta"):
             model = Chameleon(config)
         _check_shapes(model, weights, PARTS["base"].name)
@@ -48,34 +59,36 @@ def load_base(
                 weights[name] = weights[name].to(torch.promote_types(weights[name].dtype, dtype))
             weights = fold(weights, lora)
         _fill(model, {key: value.to(dtype) for key, value in weights.items()}, PARTS["base"].name)
-    return model, Vocabulary.from_file(_tokenizer(folder, tokenizer_place))
+    return model, Vocabulary.from_file(_tokenizer(folder, tokenizer_place, place.remedy))
 
 
-def trained_size(place: str | Path) -> int | None:
+def trained_size(place: str | Path | Place) -> int | None:
     """Side in pixels of the pictures a base was trained on: {"stylear": {"size": 64}} in config.json."""
     ours = _json(find("base", place).path.parent / "config.json").get("stylear")
     size = ours.get("size") if isinstance(ours, dict) else None
     return size if isinstance(size, int) and size > 0 else None
 
 
-def load_adapter(place: str | Path) -> tuple[dict[str, Tensor], Resampler]:
+def load_adapter(place: str | Path | Place) -> tuple[dict[str, Tensor], Resampler]:
     """LoRA (as the released layout, whatever it was saved as) and resampler, float32, of a folder or file."""
+    place = Place.of(place)
     found = find("lora", place)
     with _naming(found.path):
-        lora = {key: value.float() for key, value in found.read().items()}
+        lora = _float(_read(found))
         if any(".lora_" in key for key in lora):
             lora = from_peft(lora, _peft_scaling(found.path.parent / "adapter_config.json"))
+        lora_targets(lora)  # refuses what is not a whole LoRA
         _check_finite(lora, PARTS["lora"].name)
     found = find("resampler", place)
     with _naming(found.path):
-        weights = found.read()
+        weights = _read(found)
         with torch.device("meta"):
             resampler = Resampler(ResamplerConfig.from_state_dict(weights))
         _check_shapes(resampler, weights, PARTS["resampler"].name)
         return lora, _fill(resampler, _float(weights), PARTS["resampler"].name)
 
 
-def load_vqgan(place: str | Path) -> VQGAN:
+def load_vqgan(place: str | Path | Place) -> VQGAN:
     """The VQGAN, float32, from Meta's checkpoint or a safetensors layout; it has to have its decoder."""
     found = find("vqgan", place)
     if not any(key.startswith("decoder.") for key in found.keys):
@@ -83,14 +96,14 @@ def load_vqgan(place: str | Path) -> VQGAN:
             f"{found.path} has only the VQGAN's encoder, so it cannot draw: {PARTS['vqgan'].get}."
         )
     with _naming(found.path):
-        weights = found.read()
+        weights = _read(found)
         with torch.device("meta"):
             vqgan = VQGAN(VQGANConfig.from_state_dict(weights))
         _check_shapes(vqgan, weights, PARTS["vqgan"].name)
         return _fill(vqgan, _float(weights), PARTS["vqgan"].name)
 
 
-def load_image_encoder(place: str | Path) -> ImageEncoder:
+def load_image_encoder(place: str | Path | Place) -> ImageEncoder:
     """The image encoder, float32, from Hugging Face's or open_clip's layout.
 
     Its config is the file's own (metadata key `stylear`, open_clip's JSON), or config.json or
@@ -98,18 +111,18 @@ def load_image_encoder(place: str | Path) -> ImageEncoder:
     """
     found = find("image_encoder", place)
     with _naming(found.path):
-        weights = found.read()
+        weights = _read(found)
         _check_finite(weights, PARTS["image_encoder"].name)
         return ImageEncoder.from_state_dict(
             weights, _encoder_config(found.file.metadata, found.path.parent, weights)
         )
 
 
-def load_segmenter(place: str | Path) -> Segmenter:
+def load_segmenter(place: str | Path | Place) -> Segmenter:
     """SAM, float32, of any size."""
     found = find("segmenter", place)
     with _naming(found.path):
-        weights = found.read()
+        weights = _read(found)
         _check_finite(weights, PARTS["segmenter"].name)
         return Segmenter.from_state_dict(weights)
 
@@ -123,6 +136,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise BadCheckpoint(f"{path}: {error}") from error
 
 
+def _read(found: Found) -> dict[str, Tensor]:
+    """The part's tensors; BadCheckpoint if one is not of a plain float dtype, but for counters no part uses."""
+    for key in found.keys.values():
+        dtype = found.file.like[key].dtype
+        if dtype not in _FLOATS and not key.endswith(_COUNTERS):
+            raise BadCheckpoint(
+                f"{key} is {str(dtype).removeprefix('torch.')}: quantised weights are not read. Use the part as "
+                "float32, bfloat16 or float16."
+            )
+    return found.read()
+
+
 def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     for key, wanted in module.state_dict().items():
         if key not in weights:
@@ -132,7 +157,7 @@ def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -
         if weights[key].shape != wanted.shape:
             raise BadCheckpoint(
                 f"{key} is {list(weights[key].shape)} and the {name} has to have {list(wanted.shape)} there. "
-                "Use weights that belong together; quantised ones are not read."
+                "Use weights that belong together."
             )
 
 
@@ -140,7 +165,6 @@ def _check_finite(weights: Mapping[str, Tensor], name: str) -> None:
     for key, value in weights.items():
         if not value.is_floating_point() or not value.numel():
             continue
-        value = value if value.element_size() > 1 else value.float()  # float8 has no minimum
         if not torch.isfinite(torch.stack(value.aminmax())).all():
             raise BadCheckpoint(f"The {name} has NaN or infinite numbers in {key}. Download the file again.")
 
@@ -158,27 +182,20 @@ def _float(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _json(path: Path) -> dict:
-    """A small JSON file's object; empty if there is none. BadCheckpoint if it is something else."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadCheckpoint(f"{path} is not JSON. Download it again. ({error})") from error
-    if not isinstance(content, dict):
-        raise BadCheckpoint(f"{path} is not a JSON object. Download it again.")
-    return content
+    """A small JSON file's object; empty if there is none."""
+    return read_json(path) if path.is_file() else {}
 
 
-def _tokenizer(folder: Path, other: str | Path | None) -> Path:
+def _tokenizer(folder: Path, other: str | Path | None, remedy: str) -> Path:
     other = Path(other) if other else folder
     folders = [folder, other if other.is_dir() else other.parent]
     for path in (folder / name for folder in folders for name in TOKENIZERS):
         if path.is_file():
             return path
+    remedy = remedy or "copy tokenizer.json of Alpha-VLLM/Lumina-mGPT-7B-768 there"
     raise MissingPart(
-        f"No tokenizer was found beside the base model in {folder}: copy tokenizer.json of "
-        f"Alpha-VLLM/Lumina-mGPT-7B-768 there.\nSearched: {', '.join(map(str, dict.fromkeys(folders)))}\n"
+        f"No tokenizer was found beside the base model in {folder}: {remedy}.\n"
+        f"Searched: {', '.join(map(str, dict.fromkeys(folders)))}\n"
         f"Accepted: {', '.join(TOKENIZERS)}."
     )
 
@@ -200,6 +217,8 @@ def _peft_scaling(path: Path) -> float:
         alpha, rank = float(config["lora_alpha"]), float(config["r"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{path} does not say lora_alpha and r. Save the adapter again.") from error
+    if not rank > 0:
+        raise BadCheckpoint(f"{path} does not say lora_alpha and r above 0. Save the adapter again.")
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
@@ -218,7 +237,7 @@ def _encoder_config(
         if open_clip:
             configs.append(EncoderConfig.from_open_clip_config(open_clip))
         return next((config for config in configs if config.width == width), None)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError) as error:
         raise BadCheckpoint(
             f"The image encoder's config cannot be read. Download it again. ({error!r})"
         ) from error

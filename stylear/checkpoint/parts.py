@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import BadCheckpoint, MissingPart
+from ..errors import BadCheckpoint, MissingPart, StyleARError
 from .files import WeightFile, open_weights, weight_files
 
 
@@ -60,6 +60,7 @@ _LORA = re.compile(
     r"|(base_model\.model\.)?(model\.layers\.\d+\..+|lm_head)\.lora_[AB](\.default)?\.weight"
 )
 _VQGAN_PREFIXES = ("", "vqmodel.", "model.vqmodel.")
+_VQGAN = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 _RESAMPLER = ("latents", "proj_in.", "layers.", "proj_out.", "norm_out.")
 _SAM = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
 
@@ -104,7 +105,8 @@ def parts_in(file: WeightFile) -> dict[str, Found]:
         found["resampler"] = {key: key for key in keys if key.startswith(_RESAMPLER)}
     for prefix in _VQGAN_PREFIXES:
         if has(prefix + "quantize.embedding.weight", prefix + "encoder.conv_in.weight"):
-            found["vqgan"] = {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
+            own = tuple(prefix + name for name in _VQGAN)
+            found["vqgan"] = {key.removeprefix(prefix): key for key in keys if key.startswith(own)}
     vision = [key for key in keys if key.split(".")[-1] == "class_embedding"]
     if len(vision) == 1:
         prefix = vision[0].removesuffix("class_embedding").removesuffix("embeddings.")
@@ -114,56 +116,97 @@ def parts_in(file: WeightFile) -> dict[str, Found]:
     return {kind: Found(file, own) for kind, own in found.items()}
 
 
-def find(kind: str, place: str | Path) -> Found:
+@dataclass(frozen=True)
+class Place:
+    """A file or folder to find parts in, of which each file is looked into once, when it is first wanted.
+
+    `remedy`: what to do where something is missing; by default each part's own advice, to get that part.
+    """
+
+    path: Path
+    remedy: str = ""
+    _seen: dict[Path, tuple[list[WeightFile], list[StyleARError]]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, place: "str | Path | Place") -> "Place":
+        """The place at a path; a place stays what it is."""
+        return place if isinstance(place, Place) else cls(Path(place))
+
+    @property
+    def folder(self) -> "Place":
+        """The place itself, or the folder that its file is in."""
+        return replace(self, path=self.path.parent) if self.path.is_file() else self
+
+    def look(self, path: Path) -> tuple[list[WeightFile], list[StyleARError]]:
+        """The weights that a file or folder is or holds, and why others in the folder were refused."""
+        if path not in self._seen:
+            self._seen[path] = weight_files(path) if path.is_dir() else ([open_weights(path)], [])
+        return self._seen[path]
+
+    def levels(self) -> list[list[Path]]:
+        """Where a part is looked for in a folder, if it is one: it, then those directly below."""
+        if not self.path.is_dir():
+            return []
+        below = sorted(path for path in self.path.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [[self.path], below]
+
+
+def find(kind: str, place: str | Path | Place) -> Found:
     """The part `kind` in a file, in a folder, or in one directly below it.
 
     Of an adapter's two files one may be given. Safetensors go before pickles. Raises MissingPart
     with the folders searched, the files accepted and how to get them; BadCheckpoint where two files would do,
     or the given file is damaged.
     """
-    part, place = PARTS[kind], Path(place)
-    if place.is_file():
-        found = parts_in(open_weights(place))
+    part, place = PARTS[kind], Place.of(place)
+    path, remedy = place.path, place.remedy or f"{part.get}, and put it there"
+    if path.is_file():
+        found = parts_in(place.look(path)[0][0])
         if kind in found:
             return found[kind]
         if not found.keys() & {"lora", "resampler"} or kind not in ("lora", "resampler"):
             held = ", ".join(PARTS[other].name for other in found) or "nothing that StyleAR knows"
             raise MissingPart(
-                f"No {part.name} in {place}, which holds {held}. Give another file or folder.\n"
+                f"No {part.name} in {path}, which holds {held}. Give another file or folder.\n"
                 f"Accepted: {part.files}.\nTo get one: {part.get}."
             )
-        levels = [[place.parent]]
-    elif place.is_dir():
-        levels = [[place], sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))]
+        levels = [[path.parent]]
+    elif path.is_dir():
+        levels = place.levels()
     else:
         raise MissingPart(
-            f"No {part.name}: there is no file or folder {place}. Check the path.\n"
-            f"Accepted: {part.files}.\nTo get one: {part.get}."
+            f"No {part.name}: there is no file or folder {path}: "
+            f"{place.remedy or f'check the path, or {part.get}'}.\nAccepted: {part.files}."
         )
-    refused = []
     for level in levels:
-        hits = []
-        for folder in level:
-            files, unread = weight_files(folder)
-            hits += [found[kind] for found in map(parts_in, files) if kind in found]
-            refused += unread
+        files = [file for folder in level for file in place.look(folder)[0]]
+        hits = [found[kind] for found in map(parts_in, files) if kind in found]
         if hits:
             return _only(kind, hits)
-    folders = "".join(f"\nSearched: {folder}" for level in levels for folder in level)
-    unread = "".join(f"\nNot read: {str(error).splitlines()[0]}" for error in refused)
+    refused = [error for level in levels for folder in level for error in place.look(folder)[1]]
+    reason, *others = [str(error).splitlines()[0] for error in refused] or [""]
     raise MissingPart(
-        f"No {part.name} was found in {levels[0][0]}: {part.get}, and put it there.{folders}\n"
-        f"Accepted: {part.files}; known by what is in them, whatever their names.{unread}"
+        f"{reason} No {part.name} was found in {levels[0][0]}: {remedy}.".lstrip()
+        + "".join(f"\nSearched: {folder}" for level in levels for folder in level)
+        + f"\nAccepted: {part.files}; known by what is in them, whatever their names."
+        + "".join(f"\nNot read: {other}" for other in others)
     )
 
 
-def holds(kind: str, place: str | Path) -> bool:
-    """Whether `find` finds the part there."""
-    try:
-        find(kind, place)
-    except MissingPart:
-        return False
-    return True
+def holds(kind: str, place: str | Path | Place) -> bool:
+    """Whether the part is in a folder or in one directly below it.
+
+    BadCheckpoint if it is not and one of these holds nothing but files that were refused: the part may be one.
+    """
+    place = Place.of(place)
+    looked = [place.look(folder) for level in place.levels() for folder in level]
+    if any(kind in parts_in(file) for files, _ in looked for file in files):
+        return True
+    for files, refused in looked:
+        if refused and not files:
+            reason = str(refused[0]).splitlines()[0]
+            raise BadCheckpoint(f"{reason} It may be the {PARTS[kind].name}, which no other file here is.")
+    return False
 
 
 def _only(kind: str, hits: list[Found]) -> Found:

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import torch
 
+from stylear.images import to_rgb
+
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake_comfy"
 PACK_NAME = "custom_nodes_x_stylear_pack"  # ComfyUI makes the name up from the folder; ours must not matter
@@ -30,7 +32,12 @@ class StubEngine:
 
     def segment(self, image, points=None, box=None):
         self._remember("segment", image, points=points, box=box)
-        return torch.ones(image.shape[:2])
+        return torch.ones(image.height, image.width)
+
+    def content_mask(self, style, content=None, mask=None, points=None, box=None, segment=None):
+        self._remember("content_mask", style, content=content, mask=mask, points=points, box=box)
+        picture = to_rgb(style.picture if content is None else content)
+        return picture, segment(picture, points, box) if content is None and mask is None else mask
 
     def subtract(self, style, content=None, mask=None, alpha=None, beta=None):
         self._remember("subtract", style, content=content, mask=mask, alpha=alpha, beta=beta)

@@ -104,6 +104,22 @@ def test_a_mask_of_another_size_than_the_picture_is_stretched_over_it(nodes, mod
     assert difference < 0.5 * (stretched.tokens - whole.tokens).norm()
 
 
+def test_the_mask_that_is_shown_is_the_one_that_is_subtracted(nodes, model, style, picture):
+    half = torch.zeros(1, 10, 12)
+    half[:, :5] = 1
+    for inputs in ({"points": "12,10; 8,6"}, {"box": "4,4,40,30"}, {"mask": half}, {}):
+        cleaned, shown = subtract(nodes, model, style, **inputs)
+        assert shown.shape == (1, 40, 48)
+        assert torch.equal(subtract(nodes, model, style, mask=shown)[0].tokens, cleaned.tokens)
+    assert torch.equal(subtract(nodes, model, style, content=picture)[1], torch.ones(1, 40, 48))
+
+
+def test_a_style_without_its_picture_asks_for_one(nodes, model, style, errors):
+    bare = type(style)(style.tokens, style.features)
+    with pytest.raises(errors.BadInput, match="no picture to cut from.*content"):
+        subtract(nodes, model, bare)
+
+
 def test_the_tokens_cross_the_wire_on_the_cpu(style):
     assert style.tokens.device.type == "cpu" and style.features.device.type == "cpu"
 
@@ -141,6 +157,8 @@ def test_noise_that_is_no_number_is_refused(nodes, style, errors, gamma):
         {"points": "900,1"},
         {"points": "12;40"},
         {"box": "5,5,1,1"},
+        {"mask": torch.ones(1, 40, 48), "points": "12,10"},
+        {"mask": torch.ones(1, 40, 48), "box": "1,1,9,9"},
     ],
 )
 def test_a_subtraction_that_makes_no_sense_is_refused(nodes, model, style, picture, errors, wrong):

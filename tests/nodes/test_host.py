@@ -67,6 +67,20 @@ def test_a_model_that_vanished_after_it_was_listed_is_a_missing_part(host, error
         host.locate_model("own")
 
 
+def test_a_part_that_is_gone_is_missed_in_the_folder_it_was_chosen_from(comfy, host, errors, models, tmp_path):
+    folders = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vision", "segmenter": "sams"}
+    for part, key in folders.items():
+        comfy.folders.folder_names_and_paths[key] = ([str(tmp_path / key)], {".safetensors"})
+        with pytest.raises(errors.MissingPart, match=f"'gone.safetensors': put it into models/{key} ") as refusal:
+            host.locate_part(f"{key}/gone.safetensors", part)
+        assert f"Searched: {tmp_path / key}\n" in str(refusal.value)
+        with pytest.raises(errors.MissingPart, match="put it into models/stylear "):
+            host.locate_part("checkpoints/gone.safetensors", part)
+    del comfy.folders.folder_names_and_paths["sams"]
+    with pytest.raises(errors.MissingPart, match="put it into models/stylear "):
+        host.locate_part("sams/gone.safetensors", "segmenter")
+
+
 def test_a_depth_model_is_a_folder_that_reads_pictures_and_no_text(host, models):
     put(models, "depth/config.json", "depth/preprocessor_config.json", "depth/model.safetensors")
     put(models, "clip/config.json", "clip/preprocessor_config.json", "clip/tokenizer.json")
@@ -83,7 +97,12 @@ def test_a_depth_model_is_a_folder_that_reads_pictures_and_no_text(host, models)
 def test_the_memory_asked_for_sampling_is_that_of_the_keys_and_values(host, engine, width, height, latents):
     tokens = latents[1] * (latents[0] + 1) + 256
     rows, keys_and_values, half = 2 * 3, 2 * 3 * 5 * 7, 2
-    assert host.sampling_memory(engine, width, height, 3) == rows * tokens * keys_and_values * half
+    needed = rows * tokens * keys_and_values * half
+    assert host.sampling_memory(engine, width, height, 3, 4.0) == needed
+    assert host.sampling_memory(engine, width, height, 3, 1.0) == needed // 2, "no guidance, no second row"
+    condition = torch.zeros(20, 12, dtype=torch.int64)
+    with_condition = rows * (tokens + 20 * 13) * keys_and_values * half
+    assert host.sampling_memory(engine, width, height, 3, 4.0, condition) == with_condition
 
 
 def test_only_the_parts_a_node_needs_are_loaded(comfy, host, model):

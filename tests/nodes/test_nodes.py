@@ -3,6 +3,7 @@
 from importlib import import_module
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from bench import PACK_NAME
@@ -43,12 +44,15 @@ def subtract(nodes, model, style=STYLE, **inputs):
     return mask
 
 
-def test_sam_finds_the_subject_of_the_reference_and_the_mask_is_shown(nodes, model, engine):
+def test_sam_finds_the_subject_of_the_reference_and_the_mask_is_shown(comfy, nodes, model, engine):
+    comfy.management.unload_all_models()
     mask = subtract(nodes, model, points="1,2; 3,4,0", box="0, 1, 5, 6")
-    segment, taken = engine.calls
+    asked, segment, taken = engine.calls
+    assert asked.points == segment.points and asked.box == segment.box
+    assert loaded(comfy, model) == {"segmenter", "image_encoder", "resampler"}
     assert segment.points == [(1, 2), (3, 4, 0)] and segment.box == (0, 1, 5, 6)
     assert taken.args == (STYLE,) and (taken.alpha, taken.beta) == (0.2, 0.8)
-    assert torch.equal(taken.content, STYLE.picture)
+    assert taken.args[0] is STYLE and np.array_equal(taken.content, STYLE.picture)
     assert mask.shape == (1, 6, 8)
 
 
@@ -62,20 +66,24 @@ def test_a_painted_mask_is_used_instead_of_sam(comfy, nodes, model, engine):
     painted = torch.zeros(1, 6, 8)
     painted[:, :3] = 1
     assert torch.equal(subtract(nodes, model, mask=painted), painted)
-    assert [call.method for call in engine.calls] == ["subtract"]
+    assert [call.method for call in engine.calls] == ["content_mask", "subtract"]
     assert "segmenter" not in loaded(comfy, model)
 
 
-def test_a_content_picture_is_subtracted_whole(nodes, model, engine):
+def test_a_content_picture_is_subtracted_whole(comfy, nodes, model, engine):
+    comfy.management.unload_all_models()
     content = torch.rand(1, 3, 4, 3)
     assert torch.equal(subtract(nodes, model, content=content), torch.ones(1, 3, 4))
-    assert [call.method for call in engine.calls] == ["subtract"]
-    assert torch.equal(engine.calls[0].content, content[0])
+    assert [call.method for call in engine.calls] == ["content_mask", "subtract"]
+    assert np.array_equal(engine.calls[1].content, (content[0] * 255).round()) and engine.calls[1].mask is None
+    assert "segmenter" not in loaded(comfy, model)
 
 
-def test_sam_subtract_without_a_picture_says_what_to_connect(nodes, model, errors):
-    with pytest.raises(errors.BadInput, match="connect content"):
-        subtract(nodes, model, style=SimpleNamespace(picture=None))
+def test_the_nodes_say_in_which_order_they_work_and_how_several_things_go(nodes):
+    for name in ("SAMSubtract", "NoiseInject"):
+        text = nodes[name].define_schema().description
+        assert "SAM Subtract first, then Noise Inject" in text
+        assert "use one mask or several points" in text
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,19 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     assert (call.width, call.height, call.seed, call.condition) == (None, 64, 7, None)
     assert (call.cfg, call.top_k, call.temperature) == (4.0, 2000, 1.0)
     assert images.shape == (2, 8, 8, 3)
+
+
+def test_a_preview_is_drawn_of_the_one_picture_that_is_shown(nodes, model, engine):
+    nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"batch_size": 2})
+    assert engine.calls[0].previews == 1
+
+
+def test_ar_sample_asks_for_the_memory_of_its_condition_and_guidance(nodes, host, model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(host.HostedModel, "ready", lambda self, *_, memory: asked.append(memory) or self.model)
+    for changes in ({}, {"cfg": 1.0}, {"condition": torch.zeros(16, 16, dtype=torch.int64)}):
+        nodes["ARSample"].execute(model=model, style="style", **SAMPLE | changes)
+    assert asked[1] * 2 == asked[0] < asked[2]
 
 
 def test_ar_sample_stops_within_a_step_of_the_stop_button(comfy, nodes, model, engine):

@@ -236,9 +236,9 @@ def test_a_config_of_transformers_5_keeps_its_rope(tmp_path):
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling"),
         ({"num_attention_heads": 5}, "5 heads"),
         ({"num_key_value_heads": 4}, "4 key/value heads"),
-        ({"num_attention_heads": 0}, "0 heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"hidden_size": None}, "hidden_size"),
-        ({"hidden_size": "48"}, "not a Chameleon"),
+        ({"hidden_size": "48"}, "hidden_size is '48'"),
     ],
 )
 def test_a_config_of_another_model_is_refused_with_what_is_wrong(tmp_path, wrong, named):

@@ -131,7 +131,14 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
         (("--point", "500,3"), "is outside the picture"),
         (("--out", "out.jpg"), "error: out.jpg does not end in .png"),
         (("--out", "/nowhere/out.png"), "error: There is no folder"),
-        (("--batch", "0"), "error: batch_size is 0"),
+        (("--batch", "0"), "error: --batch is 0"),
+        (("--batch", "1000000"), "error: --batch is 1000000; it has to be a whole number from 1 to 256"),
+        (("--gamma", "1e39"), "error: gamma is 1e+39"),
+        (("--subtract", "--beta", "1e39"), "error: beta is 1e+39"),
+        (("--top-k", "9" * 400), "error: top_k is a whole number of"),
+        (("--mask", ""), "error: There is no picture"),
+        (("--content", ""), "error: There is no picture"),
+        (("--style", "SAVED.SAFETENSORS"), "error: There is no style file at SAVED.SAFETENSORS"),
     ],
 )
 def test_what_cannot_be_done_ends_in_a_line_with_the_reason_and_status_2(run, capsys, options, reason):
@@ -141,12 +148,43 @@ def test_what_cannot_be_done_ends_in_a_line_with_the_reason_and_status_2(run, ca
 
 
 @pytest.mark.parametrize(
-    "options", [("--cfg", "nan"), ("--alpha", "inf"), ("--box", "a,b"), ("--seed", "1.5"), ("--nothing",)]
+    "options,reason",
+    [
+        (("--cfg", "nan"), "--cfg: 'nan' is not a finite number"),
+        (("--cfg", "x"), "--cfg: 'x' is not a finite number"),
+        (("--alpha", "inf"), "--alpha: 'inf' is not a finite number"),
+        (("--point", "x,y"), "--point: 'x,y' is not numbers of pixels with commas between them"),
+        (("--box", "1,,2"), "--box: '1,,2' is not numbers of pixels with commas between them"),
+        (("--seed", "1.5"), "--seed: '1.5' is not a whole number"),
+        (("--top-k", "9" * 5000), "is not a whole number"),
+        (("--nothing",), "unrecognized arguments: --nothing"),
+    ],
 )
-def test_an_option_that_makes_no_sense_is_refused_before_anything_is_loaded(run, capsys, options):
+def test_an_option_that_makes_no_sense_is_refused_before_anything_is_loaded(run, capsys, options, reason):
     with pytest.raises(SystemExit) as ended:
         run(*options)
-    assert ended.value.code == 2 and "error: " in capsys.readouterr().err
+    assert ended.value.code == 2 and reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--alpha", "--beta"])
+def test_a_weight_of_the_subtraction_asks_for_one(run, option):
+    _, plain = run("--subtract", option, "0.5", out="plain.png")
+    _, short = run(option, "0.5")
+    assert np.array_equal(pixels(short), pixels(plain))
+
+
+def test_a_picture_tells_nothing_of_the_disk_it_was_made_on(run, reference, bundle):
+    _, out = run("--mask", reference, "--segmenter", str(bundle / "segmenter"))
+    text = json.loads(Image.open(out).text["parameters"])
+    assert (text["style"], text["mask"], text["model"]) == ("reference.png", "reference.png", "model")
+    assert text["segmenter"] == "segmenter"
+    assert not {"out", "overwrite", "run"} & text.keys() and str(bundle.parent) not in str(text)
+
+
+def test_a_saved_style_is_known_by_its_ending_in_any_case(run, bundle, reference, tmp_path):
+    style = StyleAR.load(bundle, device="cpu").encode_style(open_image(reference))
+    style.save(tmp_path / "STYLE.SAFETENSORS")
+    assert run(style=str(tmp_path / "STYLE.SAFETENSORS"))[0] == 0
 
 
 def test_a_stop_by_the_keyboard_is_one_line(run, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
@@ -206,11 +207,33 @@ def test_a_folder_without_a_depth_model_is_refused(tmp_path):
         load_depth_model(tmp_path)
 
 
-def test_another_depth_model_is_refused_by_its_type(tmp_path, monkeypatch, depth_model):
+@pytest.mark.parametrize("config", ['{"model_type": "dpt"}', "{}", "[]", "{", "\x00"])
+def test_another_depth_model_is_refused_by_its_type(tmp_path, depth_model, config):
     depth_model.save_pretrained(tmp_path)
-    monkeypatch.setattr(DepthAnythingConfig, "model_type", "other_depth")
-    monkeypatch.setattr(
-        "transformers.AutoModelForDepthEstimation.from_pretrained", lambda *_, **__: depth_model
-    )
-    with pytest.raises(BadCheckpoint, match="other_depth"):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(BadCheckpoint, match="Give a Depth Anything V2 folder"):
         load_depth_model(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"fusion_hidden_size": "x"}, {"backbone_config": {"model_type": "x"}}])
+def test_a_depth_model_with_a_damaged_config_is_refused(tmp_path, depth_model, change):
+    depth_model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(BadCheckpoint, match="Copy its whole folder"):
+        load_depth_model(tmp_path)
+
+
+def test_depth_weights_that_are_cut_off_empty_missing_misshapen_or_not_finite_are_refused(tmp_path, depth_model):
+    depth_model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole, state = path.read_bytes(), load_file(path)
+    key = next(key for key in state if key.endswith("weight") and state[key].ndim == 4)
+    others = {name: value for name, value in state.items() if name != key}
+    broken = [whole[:-8], whole[:100], b""]
+    for changed in (others, {**state, key: state[key][:, :1]}, {**state, key: state[key] * torch.nan}):
+        broken.append(save({name: value.contiguous() for name, value in changed.items()}, {"format": "pt"}))
+    for data in broken:
+        path.write_bytes(data)
+        with pytest.raises(BadCheckpoint, match="Copy its whole folder"):
+            load_depth_model(tmp_path)

@@ -65,7 +65,7 @@ def test_golden_pixels_are_those_of_the_released_preprocessing(golden, released)
 def test_golden_features_are_the_released_ones(golden, released, index, name):
     recorded = load_file(golden / "case_b_style_subtract.safetensors")["clip_hidden_penultimate"][index]
     features = released.encode(open_image(golden / "inputs" / name))
-    assert features.shape == released.features_shape == (257, 32)
+    assert features.shape == (257, 32)
     torch.testing.assert_close(features, recorded, atol=1e-5, rtol=0)
 
 
@@ -118,7 +118,7 @@ def test_preprocessing_equals_that_of_transformers_on_pil(encoder, size):
 @pytest.mark.parametrize("size", [(1, 1), (1, 60000), (3000, 2)])
 def test_a_picture_of_any_proportion_has_finite_features(encoder, size):
     features = encoder.encode(picture(*size))
-    assert features.shape == encoder.features_shape == (17, 32)
+    assert features.shape == (17, 32)
     assert features.dtype == torch.float32 and features.isfinite().all()
 
 
@@ -171,7 +171,7 @@ def test_an_unknown_width_without_config_asks_for_the_config(hf):
 def test_other_weights_are_not_taken_for_an_encoder():
     with pytest.raises(BadCheckpoint, match="no class_embedding"):
         ImageEncoder.from_state_dict({"latents": torch.zeros(1)})
-    with pytest.raises(BadCheckpoint, match="lacks 'conv1.weight'"):
+    with pytest.raises(BadCheckpoint, match="lacks conv1.weight"):
         EncoderConfig.from_state_dict({"class_embedding": torch.zeros(1)})
 
 

@@ -44,6 +44,23 @@ def test_a_saved_picture_comes_back_pixel_for_pixel(tmp_path):
     assert image.mode == "RGB" and np.array_equal(np.asarray(image), COLOURS)
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        torch.zeros(4, 4).to_sparse(),
+        torch.zeros(4, 4, device="meta"),
+        torch.quantize_per_tensor(torch.zeros(4, 4), 0.1, 0, torch.quint8),
+        torch.zeros(4, 4, dtype=torch.complex64),
+    ],
+    ids=["sparse", "meta", "quantised", "complex"],
+)
+def test_a_tensor_without_plain_pixels_is_refused_as_picture_and_as_mask(picture):
+    with pytest.raises(BadInput, match="The photo is"):
+        to_pil(picture, name="photo")
+    with pytest.raises(BadInput, match="The mask is"):
+        to_mask(picture, (4, 4))
+
+
 def test_a_path_without_a_file_is_refused_by_name(tmp_path):
     with pytest.raises(BadInput, match="no picture at .*absent.png"):
         open_image(tmp_path / "absent.png")

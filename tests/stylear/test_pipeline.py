@@ -106,16 +106,22 @@ def test_on_cuda_the_base_is_bfloat16_by_default():
     assert pipeline._dtype(None, torch.device("mps")) is torch.float32
 
 
-@pytest.mark.parametrize("arguments", [{"dtype": "int8"}, {"dtype": torch.int64}, {"device": "toaster"}])
+@pytest.mark.parametrize("arguments", [{"dtype": "int8"}, {"dtype": torch.int64}, {"device": ""}])
 def test_a_dtype_or_device_that_is_none_is_refused(bundle, arguments):
     with pytest.raises(BadInput, match="Use"):
         StyleAR.load(bundle, **arguments)
 
 
-def test_a_device_that_this_machine_lacks_is_refused(bundle, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BadInput, match="no cuda for this PyTorch"):
-        StyleAR.load(bundle, device="cuda")
+@pytest.mark.parametrize("device", ["toaster", "meta", "xpu:99", "hpu:99", "cuda:99", "mps:99", 99, object()])
+def test_a_device_that_this_machine_lacks_is_refused(bundle, device):
+    with pytest.raises(BadInput, match="no device .* Use cpu"):
+        StyleAR.load(bundle, device=device)
+
+
+@pytest.mark.parametrize("base", [None, 5, b"mini", ["mini"]])
+def test_a_model_that_is_no_path_is_refused(base):
+    with pytest.raises(BadInput, match="base"):
+        StyleAR.load(base)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +176,29 @@ def test_without_a_word_the_salient_object_of_the_styles_own_picture_is_subtract
     expected = model.subtract(style, PICTURE, mask=model.segment(PICTURE))
     assert torch.equal(model.subtract(style).tokens, expected.tokens)
     assert torch.equal(model.subtract(style.with_noise(0.5, 1)).tokens, expected.tokens)
+
+
+def test_a_later_subtraction_starts_from_the_reference_again(model, style):
+    left, right = (np.zeros((20, 24), bool) for _ in range(2))
+    left[:, :12] = right[:, 12:] = True
+    chained = model.subtract(model.subtract(style, mask=left).with_noise(0.5, 1), mask=right)
+    assert torch.equal(chained.tokens, model.subtract(style, mask=right).tokens)
+    assert "one mask or several points" in model.subtract.__doc__
+
+
+def test_what_is_subtracted_can_be_seen_before(model, style):
+    points = [(12, 10), (8, 6)]
+    picture, mask = model.content_mask(style, points=points)
+    assert np.array_equal(picture, PICTURE) and torch.equal(mask, model.segment(PICTURE, points))
+    picture, mask = model.content_mask(style, OTHER)
+    assert np.array_equal(picture, OTHER) and mask is None
+    half = np.arange(24)[None] < np.full((20, 1), 12)
+    assert torch.equal(model.content_mask(style, mask=half)[1], torch.from_numpy(half).float())
+    assert model.content_mask(style, mask=half[:10])[1].shape == (20, 24)
+
+
+def test_a_subtraction_shares_the_picture_with_the_style_it_came_from(model, style):
+    assert model.subtract(style, OTHER).picture.data_ptr() == style.picture.data_ptr()
 
 
 def test_the_salient_object_is_what_the_segmenter_finds_unasked(model):
@@ -247,6 +276,13 @@ def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(mod
     assert torch.equal(previews[-1], picture)
 
 
+def test_a_preview_may_be_of_the_first_pictures_only(model, style):
+    previews = []
+    picture = model.generate("a cat", style, batch_size=3, preview=previews.append, previews=1)
+    assert {preview.shape for preview in previews} == {(1, 16, 16, 3)}
+    assert torch.equal(previews[-1], picture[:1])
+
+
 def test_a_call_can_be_cancelled(model, style):
     asked = iter([False, False, True])
     with pytest.raises(Cancelled):
@@ -288,11 +324,16 @@ def test_a_picture_that_the_models_positions_do_not_hold_is_refused(bundle, tmp_
         ("temperature", 0),
         ("temperature", float("nan")),
         ("top_k", 0),
+        ("top_k", 10**400),
+        ("cfg", 10**400),
+        ("width", 10**400),
+        ("previews", 0),
         ("prompt", 5),
         ("style", torch.zeros(16, 32)),
         ("condition", torch.zeros(4, 4)),
         ("condition", torch.full((4, 4), 10**6)),
     ],
+    ids=lambda value: str(value)[:12],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_name(model, style, name, value):
     asked = {"prompt": "a cat", "style": style, name: value}

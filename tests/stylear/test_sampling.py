@@ -193,7 +193,11 @@ def test_style_tokens_stand_at_their_places_and_nowhere_else(model, vocabulary):
 
 
 @pytest.mark.parametrize("name", ["cfg", "top_k", "temperature"])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e9 + 0.5, "3", None, True])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, -1, 1e9 + 0.5, "3", None, True, 10**400],
+    ids=lambda value: str(value)[:12],
+)
 def test_settings_that_are_no_sensible_numbers_are_refused_by_name(name, value):
     with pytest.raises(BadInput, match=name):
         SamplingSettings(**{name: value})

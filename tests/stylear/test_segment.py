@@ -1,5 +1,6 @@
 """SAM of any size is read from its weights and gives the mask that was asked for."""
 
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -242,6 +243,15 @@ def test_a_soft_edge_is_blended():
 def test_white_is_the_default_and_the_mask_is_stretched_to_the_picture():
     content = np.asarray(content_picture(np.zeros((4, 8, 3), np.uint8), HALF))
     assert (content[:, 0] == 0).all() and (content[:, 7] == 255).all() and content.shape == (4, 8, 3)
+
+
+def test_a_large_picture_is_cut_out_in_eight_bits():
+    """A float copy of an 8192 x 8192 picture takes 805 MB, and the formula would make five."""
+    tracemalloc.start()
+    content_picture(np.zeros((1000, 1000, 3), np.uint8), np.ones((1000, 1000), bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12_000_000
 
 
 def test_an_empty_mask_or_an_unknown_fill_is_refused():

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stylear.encoder import EncoderConfig, ImageEncoder
@@ -70,10 +71,13 @@ def test_without_subtraction_the_formula_is_the_plain_style(resampler):
         torch.testing.assert_close(mixed, plain, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [{"alpha": float("nan")}, {"beta": float("inf")}, {"alpha": "much"}])
-def test_weights_that_are_not_finite_numbers_are_refused(resampler, settings):
-    with pytest.raises(BadInput, match=next(iter(settings))):
-        enhance(resampler, FEATURES, CONTENT, **settings)
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), "much", 1e39, -1001, True, 10**400], ids=lambda value: str(value)[:12]
+)
+def test_weights_that_are_no_sensible_numbers_are_refused(resampler, name, value):
+    with pytest.raises(BadInput, match=f"{name} is .* from -1000 to 1000"):
+        enhance(resampler, FEATURES, CONTENT, **{name: value})
 
 
 def test_features_of_another_encoder_are_refused_with_both_shapes(resampler):
@@ -104,13 +108,15 @@ def test_noise_makes_a_new_style_and_keeps_the_features(style):
     assert torch.equal(style.with_noise(0, 3).tokens, TOKENS)
 
 
-@pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf"), None])
+@pytest.mark.parametrize(
+    "gamma", [-0.1, float("nan"), float("inf"), None, 1e39, False, 10**400], ids=lambda value: str(value)[:12]
+)
 def test_a_strength_of_noise_that_makes_no_sense_is_refused(style, gamma):
     with pytest.raises(BadInput, match="gamma"):
         style.with_noise(gamma, 0)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "1", None])
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "1", None, torch.tensor(2.0), True])
 def test_a_seed_that_is_none_is_refused(style, seed):
     with pytest.raises(BadInput, match="seed"):
         style.with_noise(0.1, seed)
@@ -132,10 +138,42 @@ def test_a_style_is_single_precision_and_outside_the_graph():
     assert "[4, 24]" in repr(style) and "NoneType" in repr(style)
 
 
-@pytest.mark.parametrize("tokens", [None, TOKENS[0], TOKENS[:0], TOKENS / 0, [[1.0]]])
+NOT_PLAIN = [
+    TOKENS.to_sparse(),
+    TOKENS.to("meta"),
+    torch.quantize_per_tensor(TOKENS, 0.1, 0, torch.qint8),
+    TOKENS.to(torch.complex64),
+]
+
+
+@pytest.mark.parametrize("tokens", [None, TOKENS[0], TOKENS[:0], TOKENS / 0, [[1.0]], *NOT_PLAIN])
 def test_what_cannot_be_a_style_is_refused(tokens):
     with pytest.raises(BadInput, match="Style tokens"):
         StyleTokens(tokens)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "picture", [PIXELS, torch.from_numpy(PIXELS), torch.from_numpy(PIXELS)[None] / 255, Image.fromarray(PIXELS)]
+)
+def test_the_reference_may_be_any_picture_and_is_kept_as_eight_bit_rgb(picture):
+    kept = StyleTokens(TOKENS, picture=picture).picture
+    assert kept.dtype == torch.uint8 and np.array_equal(kept, PIXELS)
+
+
+@pytest.mark.parametrize("picture", ["x", 5, torch.zeros(3), torch.zeros(2, 5, 7, 3), torch.zeros(5, 7, 2)])
+def test_a_reference_that_is_no_picture_is_refused(picture):
+    with pytest.raises(BadInput, match="style picture"):
+        StyleTokens(TOKENS, picture=picture)
+
+
+def test_another_reading_of_a_style_shares_its_picture_and_features():
+    style = StyleTokens(TOKENS, FEATURES, PIXELS)
+    noisy = style.with_noise(0.1, 0)
+    assert noisy.picture.data_ptr() == style.picture.data_ptr()
+    assert noisy.features.data_ptr() == style.features.data_ptr()
 
 
 @pytest.mark.parametrize("features", [None, FEATURES])
@@ -204,6 +242,13 @@ def test_another_safetensors_file_is_refused(tmp_path, tensors):
     save_file(tensors, tmp_path / "other.safetensors")
     with pytest.raises(BadCheckpoint, match="other.safetensors"):
         StyleTokens.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("kind", [None, "{", '"word"', '{"kind": "style tokens", "version": 99}'])
+def test_a_style_file_of_another_version_is_refused(tmp_path, kind):
+    save_file({"tokens": TOKENS}, tmp_path / "later.safetensors", None if kind is None else {"stylear": kind})
+    with pytest.raises(BadCheckpoint, match="later.safetensors is not a saved style"):
+        StyleTokens.load(tmp_path / "later.safetensors")
 
 
 def test_a_truncated_style_file_is_refused(tmp_path, style):
