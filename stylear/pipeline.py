@@ -16,6 +16,7 @@ from .checkpoint import (
     Place,
     find,
     holds,
+    is_merged,
     load_adapter,
     load_base,
     load_image_encoder,
@@ -100,7 +101,7 @@ class StyleAR:
         beside = base.folder
         adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
         segmenter = segmenter or (beside if holds("segmenter", beside) else None)
-        lora, resampler = load_adapter(adapter)
+        lora, resampler = load_adapter(adapter, is_merged(base))
         decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=find("vqgan", vqgan).path)
         parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
         if segmenter:

@@ -1,4 +1,4 @@
-"""The command line of the training: `python -m training pretrain STAGE`."""
+"""The command line of the training: `python -m training COMMAND`."""
 
 import argparse
 import sys
@@ -7,18 +7,70 @@ from pathlib import Path
 
 from stylear.errors import StyleARError
 
+from .commands import COMMANDS, Command
+from .config import CONFIGS, describe, read_settings
 from .stages import STAGES, run
+
+_DESCRIPTION = """From pictures and prompts to an adapter of your own, in this order:
+
+{commands}
+
+Every command reads a commented YAML file (shipped in training/configs, runs as it is) and takes changes as
+key=value. Each can be stopped at any moment and started again with the same words."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a stage; its exit status: 0, or 2 with the reason on stderr."""
+    """Run a command; its exit status: 0, 130 when interrupted, or 2 with the reason on stderr."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "pretrain":
+            run(given.stage, given.work, given.downloads)
+            return 0
+        command = COMMANDS[given.command]
+        kind, start = command.load()
+        print(start(read_settings(kind, given.config, given.changes)))
+    except (StyleARError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Help(argparse.Action):
+    """--help of a command: only then is the command's module imported, for its settings."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, command: Command):
+        super().__init__(option_strings, dest, nargs=0, help="show this and every setting")
+        self.command = command
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        kind, _ = self.command.load()
+        parser.epilog = "settings (default):\n" + "\n".join(describe(kind))
+        parser.print_help()
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary = "\n".join(f"  {name:10} {command.help}" for name, command in COMMANDS.items())
+    plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m training",
-        description="Make the mini model from nothing, or train StyleAR's own stage.",
+        prog="python -m training", formatter_class=plain, description=_DESCRIPTION.format(commands=summary)
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    pretrain = commands.add_parser("pretrain", help="one stage of the mini model; run them in the order listed")
-    pretrain.add_argument("stage", choices=list(STAGES))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=command.help, description=command.help, formatter_class=plain, add_help=False
+        )
+        sub.add_argument("-h", "--help", action=_Help, dest="help", command=command)
+        sub.add_argument(
+            "--config", type=Path, default=CONFIGS / f"{name}.yaml", help="YAML file (default: the one shipped)"
+        )
+        sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
+    pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage")
+    pretrain.add_argument("stage", choices=list(STAGES), help="run them in this order")
     pretrain.add_argument(
         "--work",
         type=Path,
@@ -26,13 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder for data and checkpoints (default: %(default)s)",
     )
     pretrain.add_argument("--downloads", type=Path, help="folder with the drawing packages already downloaded")
-    given = parser.parse_args(arguments)
-    try:
-        run(given.stage, given.work, given.downloads)
-    except (StyleARError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

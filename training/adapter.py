@@ -78,7 +78,7 @@ def train_adapter(
     torch.manual_seed(s.schedule.seed)
     vocabulary = Vocabulary.from_file(base / "tokenizer.json")
     source = CaptionedCodes(data, codes, vocabulary)
-    model = StyledModel(load_base(base), load_encoder(clip), s)
+    model = StyledModel(load_base(base)[0], load_encoder(clip), s)
     hidden = model.resampler.config.output
 
     def objective(

@@ -1,12 +1,18 @@
 """Transformers' Chameleon as the class that trains: built small, fed embeddings, saved in its own layout."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
+
+from stylear.chameleon import ChameleonConfig as Shape
+from stylear.checkpoint import Place
+from stylear.checkpoint import load_base as read_base
+from stylear.vocabulary import Vocabulary
 
 from .loop import write_atomically
 from .sequences import Batch
@@ -16,14 +22,13 @@ def build_chameleon(
     vocabulary_size: int, hidden: int, layers: int, heads: int, intermediate: int, positions: int
 ) -> ChameleonForConditionalGeneration:
     """A Chameleon with random weights and without the picture tokenizer, which is trained apart."""
+    return from_config(Shape(vocabulary_size, hidden, intermediate, layers, heads, heads, positions))
+
+
+def from_config(shape: Shape) -> ChameleonForConditionalGeneration:
+    """Transformers' model of a shape, its weights random (or meta, under that device), without the VQGAN."""
     config = ChameleonConfig(
-        vocab_size=vocabulary_size,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=positions,
+        **asdict(shape),
         vocabulary_map={"<image>": 0},
         vq_config={
             "embed_dim": 8,
@@ -72,13 +77,14 @@ def save_base(model: ChameleonForConditionalGeneration, tokenizer: str, folder: 
     write_atomically(folder / "tokenizer.json", lambda path: path.write_text(tokenizer, encoding="utf-8"))
 
 
-def load_base(folder: Path) -> ChameleonForConditionalGeneration:
-    """A base saved by `save_base`, in float32, without its picture tokenizer."""
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = build_chameleon(
-        values["vocab_size"], values["hidden_size"], values["num_hidden_layers"], values["num_attention_heads"],
-        values["intermediate_size"], values["max_position_embeddings"],
-    )  # fmt: skip
-    weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
-    model.load_state_dict(weights)
-    return model
+def load_base(
+    place: Path | Place, dtype: torch.dtype = torch.float32, tokenizer_place: Path | None = None
+) -> tuple[ChameleonForConditionalGeneration, Vocabulary]:
+    """A base of any layout the engine reads, frozen, as transformers' class, and its vocabulary; errors as there."""
+    ours, vocabulary = read_base(place, dtype, tokenizer_place=tokenizer_place)
+    with torch.device("meta"):
+        model = from_config(ours.config)
+    rotary = type(model.model.rotary_emb)(config=model.config)  # its buffers are in no checkpoint
+    model.load_state_dict(ours.state_dict(), assign=True)
+    model.model.rotary_emb = rotary
+    return model.requires_grad_(False), vocabulary

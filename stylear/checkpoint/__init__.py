@@ -1,7 +1,16 @@
 """Recognises every layout of weights on disk by its keys and shapes, and loads it; says what is missing."""
 
 from .files import WeightFile, open_weights, weight_files
-from .load import load_adapter, load_base, load_image_encoder, load_segmenter, load_vqgan, trained_size
+from .load import (
+    find_tokenizer,
+    is_merged,
+    load_adapter,
+    load_base,
+    load_image_encoder,
+    load_segmenter,
+    load_vqgan,
+    trained_size,
+)
 from .parts import PARTS, Found, Place, find, holds, parts_in
 
 __all__ = [
@@ -10,7 +19,9 @@ __all__ = [
     "Place",
     "WeightFile",
     "find",
+    "find_tokenizer",
     "holds",
+    "is_merged",
     "load_adapter",
     "load_base",
     "load_image_encoder",

@@ -59,26 +59,35 @@ def load_base(
                 weights[name] = weights[name].to(torch.promote_types(weights[name].dtype, dtype))
             weights = fold(weights, lora)
         _fill(model, {key: value.to(dtype) for key, value in weights.items()}, PARTS["base"].name)
-    return model, Vocabulary.from_file(_tokenizer(folder, tokenizer_place, place.remedy))
+    return model, Vocabulary.from_file(find_tokenizer(folder, tokenizer_place, place.remedy))
 
 
 def trained_size(place: str | Path | Place) -> int | None:
     """Side in pixels of the pictures a base was trained on: {"stylear": {"size": 64}} in config.json."""
-    ours = _json(find("base", place).path.parent / "config.json").get("stylear")
-    size = ours.get("size") if isinstance(ours, dict) else None
+    size = _ours(place).get("size")
     return size if isinstance(size, int) and size > 0 else None
 
 
-def load_adapter(place: str | Path | Place) -> tuple[dict[str, Tensor], Resampler]:
-    """LoRA (as the released layout, whatever it was saved as) and resampler, float32, of a folder or file."""
+def is_merged(place: str | Path | Place) -> bool:
+    """Whether a base has its adapter's LoRA folded in already: {"stylear": {"merged": true}} in config.json."""
+    return _ours(place).get("merged") is True
+
+
+def _ours(place: str | Path | Place) -> dict:
+    """What a base's config.json says for StyleAR alone."""
+    ours = _json(find("base", place).path.parent / "config.json").get("stylear")
+    return ours if isinstance(ours, dict) else {}
+
+
+def load_adapter(place: str | Path | Place, merged: bool = False) -> tuple[dict[str, Tensor], Resampler]:
+    """LoRA (as the released layout, whatever it was saved as) and resampler, float32, of a folder or file.
+
+    `merged`: the base has the LoRA already, so there may be none here and none is returned.
+    """
     place = Place.of(place)
-    found = find("lora", place)
-    with _naming(found.path):
-        lora = _float(_read(found))
-        if any(".lora_" in key for key in lora):
-            lora = from_peft(lora, _peft_scaling(found.path.parent / "adapter_config.json"))
-        lora_targets(lora)  # refuses what is not a whole LoRA
-        _check_finite(lora, PARTS["lora"].name)
+    lora = {} if merged else _read_lora(place)
+    if merged:
+        _refuse_second(place)
     found = find("resampler", place)
     with _naming(found.path):
         weights = _read(found)
@@ -86,6 +95,29 @@ def load_adapter(place: str | Path | Place) -> tuple[dict[str, Tensor], Resample
             resampler = Resampler(ResamplerConfig.from_state_dict(weights))
         _check_shapes(resampler, weights, PARTS["resampler"].name)
         return lora, _fill(resampler, _float(weights), PARTS["resampler"].name)
+
+
+def _refuse_second(place: Place) -> None:
+    """BadCheckpoint where a LoRA lies for a base that has one folded in."""
+    try:
+        found = find("lora", place)
+    except MissingPart:
+        return
+    raise BadCheckpoint(
+        f"The base has its LoRA merged in, and {found.path} holds one more. Give an adapter folder with the resampler "
+        "alone, or the base that is not merged."
+    )
+
+
+def _read_lora(place: Place) -> dict[str, Tensor]:
+    found = find("lora", place)
+    with _naming(found.path):
+        lora = _float(_read(found))
+        if any(".lora_" in key for key in lora):
+            lora = from_peft(lora, _peft_scaling(found.path.parent / "adapter_config.json"))
+        lora_targets(lora)  # refuses what is not a whole LoRA
+        _check_finite(lora, PARTS["lora"].name)
+        return lora
 
 
 def load_vqgan(place: str | Path | Place) -> VQGAN:
@@ -186,7 +218,8 @@ def _json(path: Path) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
-def _tokenizer(folder: Path, other: str | Path | None, remedy: str) -> Path:
+def find_tokenizer(folder: Path, other: str | Path | None = None, remedy: str = "") -> Path:
+    """The tokenizer in a base's `folder`, else beside or in `other`; MissingPart, with `remedy`, if there is none."""
     other = Path(other) if other else folder
     folders = [folder, other if other.is_dir() else other.parent]
     for path in (folder / name for folder in folders for name in TOKENIZERS):

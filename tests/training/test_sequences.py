@@ -83,7 +83,7 @@ def test_the_z_loss_adds_the_square_of_the_log_normaliser():
 
 def test_a_saved_base_comes_back_as_it_was(tmp_path, vocabulary, model):
     save_base(model, tiny_tokenizer_json(), tmp_path, 64)
-    again = load_base(tmp_path)
+    again, _ = load_base(tmp_path)
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight.half().float())
 
