@@ -27,9 +27,7 @@ class ARSample(io.ComfyNode):
             ],
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load StyleAR."),
-                sockets.Style.Input(
-                    "style", tooltip="From Style Token Encode, SAM Subtract or Noise Inject."
-                ),
+                sockets.Style.Input("style", tooltip="From Style Token Encode, SAM Subtract or Noise Inject."),
                 io.String.Input(
                     "prompt",
                     multiline=True,

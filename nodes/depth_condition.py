@@ -43,9 +43,7 @@ class DepthCondition(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[
-                sockets.Condition.Output(display_name="condition", tooltip="The composition, for AR Sample.")
-            ],
+            outputs=[sockets.Condition.Output(display_name="condition", tooltip="The composition, for AR Sample.")],
         )
 
     @classmethod

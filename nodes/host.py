@@ -140,9 +140,7 @@ class _Managed(torch.nn.Module):
 
 def _patcher(part: torch.nn.Module) -> ModelPatcher:
     """Put a part in ComfyUI's care; the plain patcher, as the dynamic one wants layers of its own ops."""
-    return ModelPatcher(
-        _Managed(part), load_device=management.get_torch_device(), offload_device=offload_device()
-    )
+    return ModelPatcher(_Managed(part), load_device=management.get_torch_device(), offload_device=offload_device())
 
 
 class HostedModel:
@@ -183,9 +181,7 @@ def sampling_memory(
 ) -> int:
     """Bytes of a batch's keys and values: of a picture's tokens, a condition's and a usual prompt, twice if guided."""
     config, weight = engine.base.config, engine.base.lm_head.weight
-    token = (
-        2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
-    )
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
     across, down = (2 * (side or engine.size) // engine.grid for side in (width, height))
     given = 0 if condition is None else condition.numel() + len(condition)
     return (1 + (cfg != 1)) * batch_size * token * (down * (across + 1) + given + 256)
@@ -252,9 +248,7 @@ class Run:
 def first_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """The first picture of an IMAGE [B, H, W, C], which may be float16: float32 [H, W, C] on the CPU."""
     if image.ndim != 4 or image.numel() == 0:
-        raise BadInput(
-            f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3]."
-        )
+        raise BadInput(f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3].")
     return image[0].detach().to("cpu", torch.float32)
 
 

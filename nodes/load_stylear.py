@@ -65,13 +65,9 @@ class LoadStyleAR(io.ComfyNode):
         from ..stylear.pipeline import StyleAR
 
         base = "mini" if model == host.MINI else host.locate_model(model)
-        chosen = {
-            part: host.locate_part(name, part) for part, name in parts.items() if name != host.WITH_MODEL
-        }
+        chosen = {part: host.locate_part(name, part) for part, name in parts.items() if name != host.WITH_MODEL}
         with host.contained():
-            loaded = StyleAR.load(
-                base, **chosen, dtype=host.weights_dtype(dtype), device=host.offload_device()
-            )
+            loaded = StyleAR.load(base, **chosen, dtype=host.weights_dtype(dtype), device=host.offload_device())
         return io.NodeOutput(host.HostedModel(loaded))
 
 

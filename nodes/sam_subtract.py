@@ -31,9 +31,7 @@ class SAMSubtract(io.ComfyNode):
             ],
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load StyleAR."),
-                sockets.Style.Input(
-                    "style", tooltip="From Style Token Encode; it brings its reference picture along."
-                ),
+                sockets.Style.Input("style", tooltip="From Style Token Encode; it brings its reference picture along."),
                 io.Float.Input(
                     "alpha",
                     default=0.2,
@@ -137,6 +135,4 @@ def _numbers(name: str, text: str, form: str) -> tuple[float, ...]:
     try:
         return tuple(map(float, text.split(",")))
     except ValueError as error:
-        raise BadInput(
-            f"{name}: {text.strip()!r} is not in the form {form}, with numbers of pixels."
-        ) from error
+        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}, with numbers of pixels.") from error

@@ -116,15 +116,11 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(
-        prog="python -m stylear", description="Pictures in the style of a reference."
-    )
+    whole = argparse.ArgumentParser(prog="python -m stylear", description="Pictures in the style of a reference.")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     one = _command(commands, "generate", generate, "one picture, or a batch, of a prompt in a style")
-    one.add_argument(
-        "--style", required=True, help="the reference picture, or style tokens saved as .safetensors"
-    )
+    one.add_argument("--style", required=True, help="the reference picture, or style tokens saved as .safetensors")
     one.add_argument("--prompt", required=True, help="what to draw")
     one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
     one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
@@ -133,22 +129,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the salient object of the reference out (SAM); the options down to --beta ask for it too",
     )
-    one.add_argument(
-        "--point", action="append", type=_numbers, help="x,y on that object; may be repeated (SAM)"
-    )
+    one.add_argument("--point", action="append", type=_numbers, help="x,y on that object; may be repeated (SAM)")
     one.add_argument("--box", type=_numbers, help="left,top,right,bottom around it (SAM)")
     one.add_argument("--mask", help="a picture that is white where it is, in place of SAM")
-    one.add_argument(
-        "--content", help="a picture of what must not come along, in place of cutting the reference"
-    )
-    one.add_argument(
-        "--alpha", type=_number, help="share of the style that the subtraction leaves untouched (0.2)"
-    )
+    one.add_argument("--content", help="a picture of what must not come along, in place of cutting the reference")
+    one.add_argument("--alpha", type=_number, help="share of the style that the subtraction leaves untouched (0.2)")
     one.add_argument("--beta", type=_number, help="how much of the content is subtracted (0.8)")
     one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
-    one.add_argument(
-        "--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)"
-    )
+    one.add_argument("--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)")
     one.add_argument("--height", type=_whole, help="the same for the height")
 
     many = _command(commands, "sheet", sheet, "a contact sheet of several styles by several prompts")
@@ -157,20 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--out", default="contact_sheet.png", help="a .png (%(default)s)")
 
     for command in (one, many):
-        command.add_argument(
-            "--model", "--base", default="mini", help="mini, or the base model's folder or file"
-        )
+        command.add_argument("--model", "--base", default="mini", help="mini, or the base model's folder or file")
         for part in ("adapter", "vqgan", "image-encoder", "segmenter"):
             command.add_argument(f"--{part}", help="its folder or file (searched for in the model's folder)")
-        command.add_argument(
-            "--gamma", type=_number, default=0.1, help="noise on the style tokens (%(default)s)"
-        )
+        command.add_argument("--gamma", type=_number, default=0.1, help="noise on the style tokens (%(default)s)")
         command.add_argument("--noise-seed", type=_whole, default=0, help="which noise (%(default)s)")
         command.add_argument("--seed", type=_whole, default=0, help="which picture (%(default)s)")
         command.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
-        command.add_argument(
-            "--top-k", type=_whole, default=2000, help="likeliest codes to draw from; 1 is greedy"
-        )
+        command.add_argument("--top-k", type=_whole, default=2000, help="likeliest codes to draw from; 1 is greedy")
         command.add_argument("--temperature", type=_number, default=1.0, help="(%(default)s)")
         command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
         command.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
@@ -180,9 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("paths", nargs="+", metavar="PATH")
 
     turned = _command(commands, "convert", convert, "a pickle or shards to one safetensors file")
-    turned.add_argument(
-        "source", metavar="SRC", help="a .pth, .ckpt or .bin, an index of shards, or their folder"
-    )
+    turned.add_argument("source", metavar="SRC", help="a .pth, .ckpt or .bin, an index of shards, or their folder")
     turned.add_argument("target", metavar="DST", help="a .safetensors")
     turned.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     return whole
@@ -239,9 +219,7 @@ def _told(options: argparse.Namespace) -> dict:
 
 def _targets(out: Path, count: int) -> list[Path]:
     _png(out)
-    return (
-        [out] if count == 1 else [out.with_name(f"{out.stem}_{index}{out.suffix}") for index in range(count)]
-    )
+    return [out] if count == 1 else [out.with_name(f"{out.stem}_{index}{out.suffix}") for index in range(count)]
 
 
 def _png(path: Path) -> Path:

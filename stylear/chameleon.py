@@ -71,9 +71,7 @@ class ChameleonConfig:
         }
         if any(unsupported.values()):
             names = ", ".join(name for name, wrong in unsupported.items() if wrong)
-            raise BadCheckpoint(
-                f"No Chameleon has this setting of {names}: use the config.json of the base model."
-            )
+            raise BadCheckpoint(f"No Chameleon has this setting of {names}: use the config.json of the base model.")
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
         if "rope_theta" in rope:

@@ -26,9 +26,7 @@ def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> 
     if not parts:
         key = next(iter(file.like), "none")
         raise BadCheckpoint(f"{file.path} is no part of StyleAR, its first key is {key}. Give another file.")
-    tensors = {
-        key: value.clone().contiguous() for key, value in file.read().items()
-    }  # no two may share memory
+    tensors = {key: value.clone().contiguous() for key, value in file.read().items()}  # no two may share memory
     with new_file(target, overwrite) as draft:
         save_file(tensors, draft, metadata={"format": "pt", **file.metadata})
     return tuple(PARTS[kind].name for kind in parts)
@@ -38,9 +36,7 @@ def _one_of(folder: Path):
     files, refused = weight_files(folder)
     if not files:
         reason = f" ({refused[0]})" if refused else ""
-        raise MissingPart(
-            f"There are no weights to convert in {folder}. Give a file or another folder.{reason}"
-        )
+        raise MissingPart(f"There are no weights to convert in {folder}. Give a file or another folder.{reason}")
     if len(files) > 1:
         names = ", ".join(file.path.name for file in files)
         raise BadInput(f"{folder} holds {len(files)} files of weights: {names}. Give one of them.")

@@ -61,9 +61,7 @@ class EncoderConfig:
             if len(values) != 3 or not all(isinstance(value, int | float) and value > 0 for value in values):
                 raise BadCheckpoint(f"{name} is {values!r} and has to be three numbers above 0. Use CLIP's config.")
         if self.layers < 2 or self.width % self.heads:
-            raise BadCheckpoint(
-                f"No image encoder has {self.layers} layers, width {self.width}, {self.heads} heads."
-            )
+            raise BadCheckpoint(f"No image encoder has {self.layers} layers, width {self.width}, {self.heads} heads.")
 
     @property
     def tokens(self) -> int:
@@ -159,9 +157,7 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers - 1))
 
     @classmethod
-    def from_state_dict(
-        cls, state_dict: Mapping[str, Tensor], config: EncoderConfig | None = None
-    ) -> "ImageEncoder":
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor], config: EncoderConfig | None = None) -> "ImageEncoder":
         """Build from Hugging Face or open_clip weights, in float32.
 
         The text tower, the last layer and what follows it may be there and are not read. Without a config it
@@ -221,9 +217,7 @@ def to_own_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename either layout, with or without a prefix, to ImageEncoder's keys; text weights are left out."""
     found = [key for key in state_dict if key.split(".")[-1] == "class_embedding"]
     if len(found) != 1:
-        raise BadCheckpoint(
-            "Not a CLIP vision encoder: no class_embedding. Give Hugging Face or open_clip weights."
-        )
+        raise BadCheckpoint("Not a CLIP vision encoder: no class_embedding. Give Hugging Face or open_clip weights.")
     names = HF_NAMES if found[0].endswith("embeddings.class_embedding") else OPEN_CLIP_NAMES
     prefix = found[0].removesuffix("class_embedding").removesuffix("embeddings.")
     own = {}
@@ -247,8 +241,6 @@ def _config_of(weights: dict[str, Tensor]) -> EncoderConfig:
     grid = round((sizes(weights, "positional_embedding", 2, name)[0] - 1) ** 0.5)
     mlp = sizes(weights, "blocks.0.mlp.c_fc.weight", 2, name)[0]
     if width not in KNOWN:
-        raise BadCheckpoint(
-            f"The heads of a {width}-wide image encoder are unknown. Put its config.json beside it."
-        )
+        raise BadCheckpoint(f"The heads of a {width}-wide image encoder are unknown. Put its config.json beside it.")
     heads, activation = KNOWN[width]
     return EncoderConfig(width, count(_LAYER, weights), heads, mlp, patch, grid * patch, activation)

@@ -112,9 +112,7 @@ def _decoding(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput(f"The {name} is above {MAX_PIXELS} pixels. Make it smaller. ({error})") from error
     except Exception as error:
-        raise BadInput(
-            f"The {name} cannot be read as an image. Save it again as PNG or JPEG. ({error})"
-        ) from error
+        raise BadInput(f"The {name} cannot be read as an image. Save it again as PNG or JPEG. ({error})") from error
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -148,9 +146,7 @@ def _to_eight_bit(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise BadInput(
-                f"The {name} has values {values.min()}..{values.max()}; 16 bits hold 0..65535. Rescale it."
-            )
+            raise BadInput(f"The {name} has values {values.min()}..{values.max()}; 16 bits hold 0..65535. Rescale it.")
         return _from_array(values.astype(np.uint16), name)
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 

@@ -23,9 +23,7 @@ def fold(state_dict: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Te
     for module, (a, b) in _pairs(lora).items():
         name = f"{module}.weight"
         if name not in state_dict:
-            raise BadCheckpoint(
-                f"The LoRA changes {name}, which the base model lacks: use the base it was made for."
-            )
+            raise BadCheckpoint(f"The LoRA changes {name}, which the base model lacks: use the base it was made for.")
         weight = state_dict[name]
         if list(weight.shape) != [b.shape[1], a.shape[0]]:
             raise BadCheckpoint(
@@ -45,9 +43,7 @@ def lora_rank(lora: dict[str, Tensor]) -> int:
     """The rank r of a released LoRA; BadCheckpoint if its modules differ in it."""
     ranks = sorted({a.shape[1] for a, _ in _pairs(lora).values()})
     if len(ranks) != 1:
-        raise BadCheckpoint(
-            f"A StyleAR LoRA has one rank and this has {ranks}: use the released model.safetensors."
-        )
+        raise BadCheckpoint(f"A StyleAR LoRA has one rank and this has {ranks}: use the released model.safetensors.")
     return ranks[0]
 
 

@@ -207,9 +207,7 @@ class StyleAR:
             raise BadInput("This style has no features to subtract from. Encode its picture again.")
         if mask is not None:
             image = content_picture(image, mask)
-        return style.with_tokens(
-            enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta)
-        )
+        return style.with_tokens(enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta))
 
     @torch.no_grad()
     def encode_condition(self, image: Picture) -> Tensor:
@@ -333,7 +331,7 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
 
 def _check_paths(**places: str | PathLike) -> None:
     for name, place in places.items():
-        if not isinstance(place, str | PathLike):
+        if not isinstance(place, str | PathLike) or not str(place):
             raise BadInput(f"{name} is {place!r}. Give a path, or the name mini as base.")
 
 

@@ -41,9 +41,7 @@ class Segmenter(nn.Module):
         for key in sorted(wanted.keys() | state_dict.keys()):
             ours, theirs = (list(s[key].shape) if key in s else "absent" for s in (wanted, state_dict))
             if ours != theirs:
-                raise BadCheckpoint(
-                    f"Not a SAM checkpoint: {key} is {theirs}, SAM has {ours}. Give a SAM ViT file."
-                )
+                raise BadCheckpoint(f"Not a SAM checkpoint: {key} is {theirs}, SAM has {ours}. Give a SAM ViT file.")
         sam.load_state_dict({key: value.float() for key, value in state_dict.items()}, assign=True)
         return cls(sam.requires_grad_(False).eval())
 
@@ -81,9 +79,7 @@ class Segmenter(nn.Module):
             logits = low[:, iou[0].argmax()][:, None]
         mask = self.sam.postprocess_masks(logits, scaled[::-1], image.size[::-1])[0, 0] > 0
         if not mask.any():
-            raise BadInput(
-                "No object was found in the picture. Give a point or a box on it, or a mask of your own."
-            )
+            raise BadInput("No object was found in the picture. Give a point or a box on it, or a mask of your own.")
         return mask.float().cpu()
 
     def _encode(self, image: Image.Image) -> tuple[Tensor, tuple[int, int]]:
@@ -146,9 +142,7 @@ def _most_salient(masks: Tensor, iou: Tensor) -> int:
     return int(score.argmax())
 
 
-def _check_points(
-    points: Iterable[Sequence[float]] | None, size: tuple[int, int]
-) -> list[list[float]] | None:
+def _check_points(points: Iterable[Sequence[float]] | None, size: tuple[int, int]) -> list[list[float]] | None:
     """Points as [x, y, label] each, or None for none."""
     try:
         rows = [[float(value) for value in point] for point in (() if points is None else points)]
@@ -158,9 +152,7 @@ def _check_points(
         if len(row) not in (2, 3) or (len(row) == 3 and row[2] not in (0, 1)):
             raise BadInput(f"The point {row} is not (x, y) or (x, y, label) with label 1 or 0.")
         if not (0 <= row[0] < size[0] and 0 <= row[1] < size[1]):
-            raise BadInput(
-                f"The point {row[:2]} is outside the picture of {size[0]} x {size[1]}. Give pixels in it."
-            )
+            raise BadInput(f"The point {row[:2]} is outside the picture of {size[0]} x {size[1]}. Give pixels in it.")
     return [[*row, 1.0][:3] for row in rows] or None
 
 
@@ -172,9 +164,7 @@ def _check_box(box: Sequence[float] | None, size: tuple[int, int]) -> list[float
     except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"box must be (left, top, right, bottom), not {box!r}.") from error
     if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
-        raise BadInput(
-            f"The box {corners} is not (left, top, right, bottom) in the picture of {size[0]} x {size[1]}."
-        )
+        raise BadInput(f"The box {corners} is not (left, top, right, bottom) in the picture of {size[0]} x {size[1]}.")
     return corners
 
 

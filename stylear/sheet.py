@@ -35,9 +35,7 @@ def contact_sheet(
 def _fit(picture: Image.Image, side: int) -> Image.Image:
     scale = side / max(picture.size)
     size = tuple(max(1, round(length * scale)) for length in picture.size)
-    return picture.convert("RGB").resize(
-        size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    )
+    return picture.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def _fitted(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

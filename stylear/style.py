@@ -102,15 +102,11 @@ def resample(resampler: nn.Module, *features: Tensor) -> Tensor:
     weight, wanted = next(resampler.parameters()), resampler.config.features
     for feature in features:
         if feature.ndim != 2 or feature.shape[1] != wanted:
-            raise BadInput(
-                f"Features are {_describe(feature)}, the resampler reads [N, {wanted}]. Use its encoder."
-            )
+            raise BadInput(f"Features are {_describe(feature)}, the resampler reads [N, {wanted}]. Use its encoder.")
     return resampler(torch.stack(features).to(weight.device, weight.dtype)).float().cpu()
 
 
-def enhance(
-    resampler: nn.Module, features: Tensor, content: Tensor, alpha: float = 0.2, beta: float = 0.8
-) -> Tensor:
+def enhance(resampler: nn.Module, features: Tensor, content: Tensor, alpha: float = 0.2, beta: float = 0.8) -> Tensor:
     """The content-subtracted style: alpha * R(F) + (1 - alpha) * R(F - beta * F_S), float32 [M, C].
 
     features: F, float [N, C_in] of the reference; content: F_S, the same shape, of what must not come along.
@@ -119,9 +115,7 @@ def enhance(
     """
     alpha, beta = (number(*named, -MAX_SETTING, MAX_SETTING) for named in (("alpha", alpha), ("beta", beta)))
     if features.shape != content.shape:
-        raise BadInput(
-            f"Style is {_describe(features)}, content {_describe(content)}. Use one encoder for both."
-        )
+        raise BadInput(f"Style is {_describe(features)}, content {_describe(content)}. Use one encoder for both.")
     whole, cleaned = resample(resampler, features, features - beta * content)
     return alpha * whole + (1 - alpha) * cleaned
 

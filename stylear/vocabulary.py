@@ -15,9 +15,7 @@ LATENTS_PER_GRID = 2
 
 _STYLE_MARK = "*"
 _OPENING = "Instant style Generation. Given image style is {style}. "
-_INSTRUCTION = (
-    "Please generate an same style image according to my instruction: "  # "an same" is the released wording
-)
+_INSTRUCTION = "Please generate an same style image according to my instruction: "  # "an same" is the released wording
 _BEFORE_CONDITION = "Please generate an image according to the provided image "
 _AFTER_CONDITION = " and according to my instruction: "
 _BASE_REQUEST = "Generate an image of {width}x{height} according to the following prompt:\n"
@@ -47,9 +45,7 @@ class Vocabulary:
             added = {token["content"]: token["id"] for token in spec.get("added_tokens") or ()}
             self._ids: dict[str, int] = {**spec["model"]["vocab"], **added}
             # Without added tokens, a special token spelled out in a prompt is ordinary text.
-            self._tokenizer = Tokenizer.from_str(
-                json.dumps({**spec, "added_tokens": [], "post_processor": None})
-            )
+            self._tokenizer = Tokenizer.from_str(json.dumps({**spec, "added_tokens": [], "post_processor": None}))
         except Exception as error:  # tokenizers raises a bare Exception
             raise BadCheckpoint(f"This is not a Hugging Face tokenizer.json: {error}") from error
         self.bos = self._id("<s>")
@@ -76,9 +72,7 @@ class Vocabulary:
     def grid_id(self, n: int) -> int:
         """Id of the token for `n` grid steps of height or width, 1 <= n <= max_grid; BadInput outside."""
         if not 1 <= n <= self.max_grid:
-            raise BadInput(
-                f"A picture of {n} grid steps has no token: a side is 1 to {self.max_grid} grid steps here."
-            )
+            raise BadInput(f"A picture of {n} grid steps has no token: a side is 1 to {self.max_grid} grid steps here.")
         return self._grid_ids[n - 1]
 
     def encode(self, text: str) -> list[int]:
@@ -114,9 +108,7 @@ class Vocabulary:
             body += self.encode(_AFTER_CONDITION + text)
         ids = (self.bos, *body, self.end_of_turn)
         if max_length is not None and len(ids) > max_length:
-            raise BadInput(
-                f"The prompt takes {len(ids)} tokens and there is room for {max_length}: shorten it."
-            )
+            raise BadInput(f"The prompt takes {len(ids)} tokens and there is room for {max_length}: shorten it.")
         mark = self._id(_STYLE_MARK)
         slots = tuple(place for place, token in enumerate(ids) if token == mark)[:style_tokens]
         return Prompt(ids, slots)
@@ -148,9 +140,7 @@ class Vocabulary:
 
     def _id(self, name: str) -> int:
         if name not in self._ids:
-            raise BadCheckpoint(
-                f"The tokenizer has no token {name}: use the tokenizer.json of the base model."
-            )
+            raise BadCheckpoint(f"The tokenizer has no token {name}: use the tokenizer.json of the base model.")
         return self._ids[name]
 
     def _run(self, name_of: Callable[[int], str], start: int = 0) -> list[int]:

@@ -48,9 +48,7 @@ class VQGANConfig:
                 f"The VQGAN has {channels} channels, then {widths}: they have to be multiples of {NORM_GROUPS} and of "
                 "each other. Give Chameleon's vqgan.ckpt or its safetensors."
             )
-        return cls(
-            channels, tuple(w // channels for w in widths), blocks, latent_channels, code_channels, codes
-        )
+        return cls(channels, tuple(w // channels for w in widths), blocks, latent_channels, code_channels, codes)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -86,9 +84,7 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        query, key, value = (
-            layer(y).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v)
-        )
+        query, key, value = (layer(y).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(query, key, value)[:, 0]
         return x + self.proj_out(y.transpose(1, 2).reshape(x.shape))
 

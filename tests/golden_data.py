@@ -64,11 +64,7 @@ def unpack(source: Path, target: Path) -> Path:
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        original = (
-            place.with_suffix("").with_suffix("")
-            if path.name.endswith(".seeded.xz")
-            else place.with_suffix("")
-        )
+        original = place.with_suffix("").with_suffix("") if path.name.endswith(".seeded.xz") else place.with_suffix("")
         if path.name.endswith(".ckpt.seeded.xz"):
             torch.save({"state_dict": seeded_state_dict(path)}, original)
         elif path.name.endswith(".seeded.xz"):

@@ -99,15 +99,9 @@ def open_clip_state() -> dict[str, Tensor]:
     """An open_clip model: vision tower with last layer and norm, and something of a text tower."""
     state = {}
     for key, value in randomised(ImageEncoder(CLIP_CONFIG), 5).items():
-        state[
-            "visual." + key.replace("blocks.", "transformer.resblocks.").replace("in_proj.", "in_proj_")
-        ] = value
-    last = {
-        key.replace(".1.", ".2."): value.clone() for key, value in state.items() if ".resblocks.1." in key
-    }
-    return (
-        state | last | {"visual.ln_post.weight": torch.ones(24), "token_embedding.weight": torch.zeros(4, 24)}
-    )
+        state["visual." + key.replace("blocks.", "transformer.resblocks.").replace("in_proj.", "in_proj_")] = value
+    last = {key.replace(".1.", ".2."): value.clone() for key, value in state.items() if ".resblocks.1." in key}
+    return state | last | {"visual.ln_post.weight": torch.ones(24), "token_embedding.weight": torch.zeros(4, 24)}
 
 
 def hugging_face_clip_state() -> dict[str, Tensor]:
@@ -174,9 +168,7 @@ def write_base(folder: Path, shards: int = 1, tokenizer: str | None = "tokenizer
     if shards == 1:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
-    places = {
-        key: f"model-{index % shards + 1:05d}-of-{shards:05d}.safetensors" for index, key in enumerate(state)
-    }
+    places = {key: f"model-{index % shards + 1:05d}-of-{shards:05d}.safetensors" for index, key in enumerate(state)}
     for name in set(places.values()):
         save_file({key: value for key, value in state.items() if places[key] == name}, folder / name)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))

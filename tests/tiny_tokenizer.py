@@ -15,9 +15,7 @@ def tiny_tokenizer_json(codes: int = 1024, grids: int = 16) -> str:
     pre-tokenizers.
     """
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    special += [
-        "IMGIMG" + "".join("ABCDEFGHIJ"[int(digit)] for digit in str(code)) + "Z" for code in range(codes)
-    ]
+    special += ["IMGIMG" + "".join("ABCDEFGHIJ"[int(digit)] for digit in str(code)) + "Z" for code in range(codes)]
     special += ["<eoss>", "<racm3:break>", "<sentinel:0>", "<sentinel:1>"]
     special += [f"<reserved{number:05d}>" for number in (8706, 8799, *range(8800, 8801 + grids))]
     names = special + sorted(ByteLevel.alphabet()) + ["".join(pair) for pair in MERGES]

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from stylear.errors import StyleARError
 
 from .commands import COMMANDS, Command
@@ -22,15 +24,23 @@ key=value. Each can be stopped at any moment and started again with the same wor
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0, 130 when interrupted, or 2 with the reason on stderr."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given, more = parser.parse_known_args(arguments)
+    if unknown := [word for word in more if word.startswith("-") or given.command == "pretrain"]:
+        parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
     try:
         if given.command == "pretrain":
             run(given.stage, given.work, given.downloads)
             return 0
         command = COMMANDS[given.command]
         kind, start = command.load()
-        print(start(read_settings(kind, given.config, given.changes)))
-    except (StyleARError, OSError, FloatingPointError) as error:
+        if summary := start(read_settings(kind, given.config, [*given.changes, *more])):
+            print(summary)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__package__):
+            raise
+        print(f"error: {error.name} is not installed: pip install 'stylear[train]'", file=sys.stderr)
+        return 2
+    except (StyleARError, OSError, FloatingPointError, SafetensorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

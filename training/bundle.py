@@ -5,15 +5,19 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from stylear.checkpoint import Place, load_adapter
 
 from .data.pictures import drawing_of, plan
 from .data.renderers import render
+from .export import source_record
 from .loop import write_atomically
+from .styled import write_adapter
 
 PARTS = {
     "base": ("base", ("config.json", "tokenizer.json", "model.safetensors")),
-    "adapter": ("adapter", ("model.safetensors", "image_proj.safetensors")),
     "vqgan": ("vqgan", ("vqgan.safetensors",)),
     "image_encoder": ("clip", ("open_clip.safetensors",)),
     "segmenter": ("sam", ("sam.safetensors",)),
@@ -28,6 +32,7 @@ REFERENCES = {
     "oil": "lemon",
     "pixel32": "ghost",
 }
+RECORD = ("rank", "targets", "noise", "data", "steps", "pictures")  # of what the adapter says about its making
 LIMIT = 60_000_000  # bytes
 NOTICE = """The mini's weights were trained on, and its references are made from, drawings of these sets. All were
 changed: rasterised, and rendered anew in the drawing styles of training/data/renderers. Names and keywords are from
@@ -55,6 +60,11 @@ def bundle(work: Path, out: Path) -> None:
         for file in files:
             source = work / stage / file
             write_atomically(out / name / file, lambda path, source=source: shutil.copyfile(source, path))
+    adapter = work / "adapter" / "adapter"
+    lora, resampler = load_adapter(adapter)
+    made = {name: value for name, value in source_record(Place(adapter)).items() if name in RECORD}
+    record = {"base": "mini", **made, "command": "python -m training pretrain adapter"}
+    write_adapter(out / "adapter", lora, resampler.state_dict(), record, torch.float16)
     families = json.loads((work / "icons" / "icons.json").read_text(encoding="utf-8"))["families"].values()
     lines = [f"- {f['attribution']} ({f['package']} {f['version']})" for f in families]
     write_atomically(out / "NOTICE", lambda path: path.write_text(NOTICE.format(families="\n".join(lines))))

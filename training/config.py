@@ -2,17 +2,20 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stylear.errors import BadInput
 
 CONFIGS = Path(__file__).parent / "configs"
+MAX_BYTES = 1 << 20
 
 
 class Settings(BaseModel):
@@ -24,11 +27,11 @@ class Settings(BaseModel):
 class ModelPaths(Settings):
     """Which model: "mini" for the bundled one, or a folder or file for each part, as StyleAR.load takes them."""
 
-    base: str = "mini"
-    adapter: str | None = None
-    vqgan: str | None = None
-    image_encoder: str | None = None
-    segmenter: str | None = None
+    base: str = Field("mini", description="folder of the base, or mini for the bundled model")
+    adapter: str | None = Field(None, description="folder of LoRA and resampler; by default looked for with the base")
+    vqgan: str | None = Field(None, description="folder or file; by default looked for with the base")
+    image_encoder: str | None = Field(None, description="folder or file; by default looked for with the base")
+    segmenter: str | None = Field(None, description="folder or file; by default looked for with the base")
 
 
 S = TypeVar("S", bound=Settings)
@@ -39,21 +42,14 @@ def read_settings(kind: type[S], file: Path, changes: Sequence[str] = ()) -> S:
 
     Raises BadInput naming the file, the line and the key: for a file that is missing or no YAML, an unknown key (with
     the likeliest one), a value of the wrong kind or out of bounds. Aliases and tags that make objects are refused.
+    Plain words are read as YAML 1.2 does: `no` and `1:30` are text, `010` is ten, 1e-4 is a number.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"The settings {file} cannot be read: give a YAML file ({error}).") from error
-    values, lines = _parse(text, str(file))
+    values, lines = _parse(_read(file), str(file))
     for change in changes:
-        key, sign, value = change.partition("=")
-        if not sign or not key:
-            raise BadInput(f"{change!r} is no setting: write key=value.")
-        found, _ = _parse(f"x: {value}", change)
-        where = tuple(key.split("."))
-        if not isinstance(_put(values, where, found.get("x")), dict):
-            raise BadInput(f"{change!r}: {key.rpartition('.')[0]} has no settings below it.")
-        lines[where] = change
+        where, value = _split(change)
+        if not isinstance(_put(values, where, value), dict):
+            raise BadInput(f"{brief(change)}: {'.'.join(where[:-1])} has no settings below it.")
+        lines = {path: line for path, line in lines.items() if path[: len(where)] != where} | {where: brief(change)}
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -62,15 +58,62 @@ def read_settings(kind: type[S], file: Path, changes: Sequence[str] = ()) -> S:
 
 
 def describe(kind: type[Settings], prefix: str = "") -> Iterator[str]:
-    """One line for each setting: its key, its default and what it does."""
+    """One line for each setting: its key, its default, what it may be and what it does."""
     for name, field in kind.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Settings):
-            yield from describe(inner, f"{prefix}{name}.")
-            continue
+        inner, many = _inside(field.annotation)
         default = field.get_default(call_default_factory=True)
-        shown = "required" if default is PydanticUndefined else json.dumps(to_jsonable_python(default))
-        yield f"  {prefix + name} ({shown})  {field.description or ''}".rstrip()
+        if inner is None or many or default is None:
+            shown = "required" if default is PydanticUndefined else json.dumps(to_jsonable_python(default))
+            told = "; ".join(part for part in (shown, _bounds(field)) if part)
+            yield f"  {prefix}{name} ({told})  {field.description or ''}".rstrip()
+        if inner is not None:
+            yield from describe(inner, f"{prefix}{name}[]." if many else f"{prefix}{name}.")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only: no aliases, and of the plain words only YAML 1.2's null, true, false and numbers."""
+
+    yaml_implicit_resolvers: dict = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            at = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write the value out", problem_mark=at)
+        return super().compose_node(parent, index)
+
+
+for _tag, _pattern in {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), None)
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.exists() and not file.is_file():
+            raise BadInput(f"The settings {file} are no file: give a YAML file.")
+        if file.stat().st_size > MAX_BYTES:
+            raise BadInput(f"The settings {file} are {file.stat().st_size} bytes long: give a YAML file.")
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise BadInput(f"There are no settings {file}: give the path of a YAML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The settings {file} cannot be read: give a YAML file in UTF-8. ({error})") from error
+
+
+def _split(change: str) -> tuple[tuple[str, ...], Any]:
+    """The path and the value of `part.key=value`."""
+    key, sign, text = change.partition("=")
+    where = tuple(key.split("."))
+    if not sign or not all(where):
+        raise BadInput(f"{brief(change)} is no setting: write key=value.")
+    found, _ = _parse(f"x: {text}", brief(change))
+    if found.keys() != {"x"}:
+        raise BadInput(f"{brief(change)} is more than one value: put it in quotes.")
+    return where, found["x"]
 
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple, str]]:
@@ -82,6 +125,8 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple, str]]:
             seen = set()
             for key, value in node.value:
                 here = f"{name}, line {key.start_mark.line + 1}"
+                if key.tag != "tag:yaml.org,2002:str":
+                    raise BadInput(f"{here}: a key has to be a word.")
                 if key.value in seen:
                     raise BadInput(f"{here}: {key.value} is there twice. Keep one.")
                 seen.add(key.value)
@@ -93,11 +138,17 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple, str]]:
                 walk(value, (*path, i))
 
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise BadInput(f"{name}: aliases (*name) are not read. Write the value out.")
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
         walk(node, ()) if node else None
-        values = yaml.safe_load(text)
+        values = loader.construct_document(node) if node else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}, line {mark.line + 1}" if mark else name
+        raise BadInput(
+            f"{where}: this is no YAML that can be read: {error.problem or error.context}. "
+            "Text with such signs in it goes in quotes."
+        ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
@@ -110,8 +161,11 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple, str]]:
 
 
 def _put(values: dict, path: tuple, value: Any) -> Any:
+    """Set a value inside; what holds it, which is no dict where a setting without others below it is in the way."""
     for key in path[:-1]:
-        if not isinstance(values.setdefault(key, {}), dict):
+        if values.get(key) is None:
+            values[key] = {}
+        if not isinstance(values[key], dict):
             return None
         values = values[key]
     values[path[-1]] = value
@@ -119,22 +173,63 @@ def _put(values: dict, path: tuple, value: Any) -> Any:
 
 
 def _tell(kind: type[Settings], fault: dict, lines: dict[tuple, str], file: str) -> str:
-    path = fault["loc"]
-    where = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), file)
+    path, message = fault["loc"], fault["msg"].removeprefix("Value error, ")
+    nearest = [path[:n] for n in range(len(path), 0, -1)] + [at for at in lines if path and at[: len(path)] == path]
+    where = next((lines[at] for at in nearest if at in lines), file)
     key = ".".join(map(str, path))
     if fault["type"] == "missing":
         return f"{where}: {key} is not set. Add it."
     if fault["type"] == "extra_forbidden":
-        known = _names(kind, path[:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+        known = [".".join(map(str, (*path[:-1], name))) for name in _names(kind, path[:-1])]
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
         return f"{where}: there is no setting {key}; {hint}"
-    return f"{where}: {key} is {' '.join(repr(fault['input'])[:80].split())}; {fault['msg'].lower()}."
+    if fault["type"] == "value_error":
+        return f"{where}: {key + ': ' if key else ''}{message}"
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        message = "it has settings below it: give them as key: value, or leave it out"
+    elif fault["type"] in ("string_type", "path_type"):
+        message = "it has to be text: put it in quotes"
+    return f"{where}: {key} is {brief(fault['input'])}; {message[:1].lower()}{message[1:]}."
 
 
 def _names(kind: type[Settings], path: tuple) -> list[str]:
     for key in path:
-        inner = kind.model_fields[key].annotation if key in kind.model_fields else None
-        if isinstance(inner, type) and issubclass(inner, Settings):
-            kind = inner
+        if key in kind.model_fields:
+            kind = _inside(kind.model_fields[key].annotation)[0] or kind
     return list(kind.model_fields)
+
+
+def _inside(annotation: Any) -> tuple[type[Settings] | None, bool]:
+    """The settings that a field holds, also when they are optional, and whether it holds many of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation, False
+    for argument in get_args(annotation):
+        inner, many = _inside(argument)
+        if inner:
+            return inner, many or get_origin(annotation) in (list, tuple, dict)
+    return None, False
+
+
+def brief(value: Any) -> str:
+    """A value in one line of an error, cut off after 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _bounds(field: FieldInfo) -> str:
+    """What a field may be: its choices, or the bounds of a number."""
+    choices = [value for part in (field.annotation, *get_args(field.annotation)) for value in _choices(part)]
+    if choices:
+        return " | ".join(map(str, choices))
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
+    return ", ".join(
+        f"{sign} {getattr(rule, name)}"
+        for rule in field.metadata
+        for name, sign in signs.items()
+        if getattr(rule, name, None) is not None
+    )
+
+
+def _choices(annotation: Any) -> tuple:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()

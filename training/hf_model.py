@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
@@ -44,19 +45,25 @@ def from_config(shape: Shape) -> ChameleonForConditionalGeneration:
     return model
 
 
-def answer_logits(model: ChameleonForConditionalGeneration, batch: Batch, style: Tensor | None = None) -> Tensor:
-    """Logits [B, n, V] at the answer's places; `style` [B, M, hidden] overwrites the style slots' embeddings.
+def answer_hidden(base: nn.Module, batch: Batch, style: Tensor | None = None) -> Tensor:
+    """What the head turns into the answer's logits: [B, n, hidden].
 
-    Goes through `model.model` and `lm_head`, because the class's own forward forbids picture tokens.
+    `style` [B, M, hidden] overwrites the style slots' embeddings; rows without a prompt write theirs to a place behind
+    the sequence, which is then cut off. Goes through `base.model`, because the class's own forward forbids picture
+    tokens.
     """
-    embeddings = model.get_input_embeddings()(batch.ids)
+    embeddings = base.get_input_embeddings()(batch.ids)
     if style is not None:
-        rows = torch.arange(len(batch.ids))[:, None].expand_as(batch.style_slots)
-        there = batch.style_slots >= 0
-        embeddings = embeddings.index_put((rows[there], batch.style_slots[there]), style[there].to(embeddings.dtype))
-    hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    places = batch.answer[..., None].expand(-1, -1, hidden.shape[-1])
-    return model.lm_head(hidden.gather(1, places))
+        embeddings = F.pad(embeddings, (0, 0, 0, 1))
+        slots = batch.style_slots.remainder(embeddings.shape[1])[..., None].expand(-1, -1, embeddings.shape[2])
+        embeddings = embeddings.scatter(1, slots, style.to(embeddings.dtype))[:, :-1]
+    hidden = base.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    return hidden.gather(1, batch.answer[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def answer_logits(model: ChameleonForConditionalGeneration, batch: Batch, style: Tensor | None = None) -> Tensor:
+    """Logits [B, n, V] at the answer's places; `style` as in `answer_hidden`."""
+    return model.lm_head(answer_hidden(model, batch, style))
 
 
 def save_base(model: ChameleonForConditionalGeneration, tokenizer: str, folder: Path, size: int) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import yaml
 
 from stylear.errors import BadInput
 
-from .config import Settings
+from .config import Settings, brief
 from .loop import write_atomically
 
 SETTINGS = "settings.yaml"
@@ -26,20 +27,25 @@ SETTINGS = "settings.yaml"
 def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) -> Iterator[Path]:
     """Make `folder` if need be and hold it: a second writer, or one with other settings, is refused with BadInput.
 
-    `ignore`: keys that may change from one start to the next (`workers`, `steps`, ...). The settings lie in
-    `folder`/settings.yaml. In a run of several processes only the first calls this.
+    `ignore`: keys that may change from one start to the next (`workers`, `model.base`, ...). The settings lie in
+    `folder`/settings.yaml; a folder with files in it but without them is not one that a command began, and is refused.
+    In a run of several processes only the first calls this.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise BadInput(f"{folder} is being written by another run. Wait for it, or give another `out`.") from error
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written: give another `out`. ({error})") from error
     try:
         now = settings.model_dump(mode="json")
         file = folder / SETTINGS
         if file.exists():
             _compare(_read_yaml(file), now, folder, ignore)
+        elif there := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+            raise BadInput(f"{folder} has {there[0]} in it but no {SETTINGS}: give an empty or a new folder as `out`.")
         write_atomically(file, lambda path: path.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8"))
         yield folder
     finally:
@@ -49,18 +55,29 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
 def _read_yaml(file: Path) -> dict:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"{file} is damaged: move {file.parent} away and start again.") from error
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        found = None
     if not isinstance(found, dict):
         raise BadInput(f"{file} is damaged: move {file.parent} away and start again.")
     return found
 
 
 def _compare(before: dict, now: dict, folder: Path, ignore: Sequence[str]) -> None:
-    keys = [key for key in {**before, **now} if key not in ignore and before.get(key) != now.get(key)]
+    old, new = dict(_flat(before)), dict(_flat(now))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys = [key for key in keys if not any(f"{key}.".startswith(f"{free}.") for free in ignore)]
     if keys:
-        told = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in keys)
+        told = ", ".join(f"{key} was {brief(old.get(key))} and is now {brief(new.get(key))}" for key in keys)
         raise BadInput(f"{folder} was begun with other settings: {told}. Give another `out`, or those of before.")
+
+
+def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting by its key with dots."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def sha256_of(path: Path) -> str:
@@ -102,4 +119,5 @@ def _version() -> str:
     try:
         return importlib.metadata.version("stylear")
     except importlib.metadata.PackageNotFoundError:  # run from its folder without being installed
-        return "not installed"
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        return re.search(r'^version = "(.+)"', project.read_text(encoding="utf-8"), re.MULTILINE)[1]

@@ -46,16 +46,23 @@ def base(work: Path) -> None:
     train_base(work / "pictures", work / "tokens" / "codes.npz", work / "base")
 
 
-def adapter(work: Path) -> None:
-    from .adapter import train_adapter
+def corpus(work: Path) -> None:
+    from .pretrain.corpus import write_corpus
 
-    train_adapter(
-        work / "pictures",
-        work / "tokens" / "codes.npz",
-        work / "base",
-        work / "clip" / "open_clip.safetensors",
-        work / "adapter",
+    write_corpus(
+        work / "pictures", work / "tokens" / "codes.npz", work / "vqgan" / "vqgan.safetensors", work / "corpus"
     )
+
+
+def adapter(work: Path) -> None:
+    from .config import CONFIGS, ModelPaths, read_settings
+    from .loop import can_compile
+    from .recipe import TrainSettings
+    from .train import run
+
+    parts = ModelPaths(base=str(work / "base"), vqgan=str(work / "vqgan"), image_encoder=str(work / "clip"))
+    places = {"model": parts, "data": work / "corpus", "out": work / "adapter", "compile": can_compile()}
+    run(read_settings(TrainSettings, CONFIGS / "mini.yaml").model_copy(update=places))
 
 
 def judge(work: Path) -> None:
@@ -82,7 +89,7 @@ def check(work: Path) -> None:
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, adapter, judge, bundle, check)
+    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, corpus, adapter, judge, bundle, check)
 }
 
 

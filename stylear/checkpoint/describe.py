@@ -27,9 +27,7 @@ def describe(path: str | Path) -> list[str]:
     lines = []
     for folder in [path, *sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))]:
         files, refused = weight_files(folder)
-        lines += [line for file in files for line in _lines(file)] + [
-            f"not read: {error}" for error in refused
-        ]
+        lines += [line for file in files for line in _lines(file)] + [f"not read: {error}" for error in refused]
     if not lines:
         raise MissingPart(f"There are no weights in {path}. Give another folder, or a file.")
     return lines
@@ -38,13 +36,8 @@ def describe(path: str | Path) -> list[str]:
 def _lines(file: WeightFile) -> list[str]:
     parts = {kind: found.like() for kind, found in parts_in(file).items()}
     if not parts:
-        return [
-            f"{file.path}: no part of StyleAR: first key {next(iter(file.like), 'none')}; {_size(file.like)}"
-        ]
-    return [
-        f"{file.path}: {PARTS[kind].name}: {_summary(kind, like)}; {_size(like)}"
-        for kind, like in parts.items()
-    ]
+        return [f"{file.path}: no part of StyleAR: first key {next(iter(file.like), 'none')}; {_size(file.like)}"]
+    return [f"{file.path}: {PARTS[kind].name}: {_summary(kind, like)}; {_size(like)}" for kind, like in parts.items()]
 
 
 def _size(like: Mapping[str, Tensor]) -> str:
@@ -72,9 +65,7 @@ def _base(like: dict[str, Tensor]) -> str:
 def _lora(like: dict[str, Tensor]) -> str:
     peft = any(".lora_" in key for key in like)
     lora = from_peft(like) if peft else like
-    return (
-        f"rank {lora_rank(lora)} on {len(lora_targets(lora))} layers, {'PEFT' if peft else 'released'} layout"
-    )
+    return f"rank {lora_rank(lora)} on {len(lora_targets(lora))} layers, {'PEFT' if peft else 'released'} layout"
 
 
 def _resampler(like: dict[str, Tensor]) -> str:

@@ -133,9 +133,7 @@ def _open_pickle(path: Path) -> WeightFile:
         if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
             content = content["state_dict"]
     tensors = content if isinstance(content, Mapping) else {}
-    tensors = {
-        key: value for key, value in tensors.items() if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    tensors = {key: value for key, value in tensors.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise BadCheckpoint(f"{path} has no named weights in it. Give a checkpoint's state dict.")
     for key, value in tensors.items():
@@ -149,9 +147,7 @@ def _open_index(path: Path) -> WeightFile:
     places = _weight_map(path)
     for name in set(places.values()):
         if not (path.parent / name).is_file():
-            raise MissingPart(
-                f"The shard {name} is missing in {path.parent}. Download it, {path.name} lists it."
-            )
+            raise MissingPart(f"The shard {name} is missing in {path.parent}. Download it, {path.name} lists it.")
     shards = {name: _open_tensors(path.parent / name) for name in set(places.values())}
     for key, name in places.items():
         if key not in shards[name].like:

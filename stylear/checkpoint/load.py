@@ -124,9 +124,7 @@ def load_vqgan(place: str | Path | Place) -> VQGAN:
     """The VQGAN, float32, from Meta's checkpoint or a safetensors layout; it has to have its decoder."""
     found = find("vqgan", place)
     if not any(key.startswith("decoder.") for key in found.keys):
-        raise BadCheckpoint(
-            f"{found.path} has only the VQGAN's encoder, so it cannot draw: {PARTS['vqgan'].get}."
-        )
+        raise BadCheckpoint(f"{found.path} has only the VQGAN's encoder, so it cannot draw: {PARTS['vqgan'].get}.")
     with _naming(found.path):
         weights = _read(found)
         with torch.device("meta"):
@@ -145,9 +143,7 @@ def load_image_encoder(place: str | Path | Place) -> ImageEncoder:
     with _naming(found.path):
         weights = _read(found)
         _check_finite(weights, PARTS["image_encoder"].name)
-        return ImageEncoder.from_state_dict(
-            weights, _encoder_config(found.file.metadata, found.path.parent, weights)
-        )
+        return ImageEncoder.from_state_dict(weights, _encoder_config(found.file.metadata, found.path.parent, weights))
 
 
 def load_segmenter(place: str | Path | Place) -> Segmenter:
@@ -183,9 +179,7 @@ def _read(found: Found) -> dict[str, Tensor]:
 def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     for key, wanted in module.state_dict().items():
         if key not in weights:
-            raise BadCheckpoint(
-                f"The {name} lacks {key}. Download the file again, or give the one that is meant."
-            )
+            raise BadCheckpoint(f"The {name} lacks {key}. Download the file again, or give the one that is meant.")
         if weights[key].shape != wanted.shape:
             raise BadCheckpoint(
                 f"{key} is {list(weights[key].shape)} and the {name} has to have {list(wanted.shape)} there. "
@@ -237,12 +231,8 @@ def _peft_scaling(path: Path) -> float:
     """alpha / r of a PEFT adapter; BadCheckpoint for kinds of LoRA that the released layout cannot hold."""
     config = _json(path)
     if not config:
-        raise MissingPart(
-            f"There is no {path}, which says how strong a PEFT LoRA is. Put it beside the weights."
-        )
-    refused = [
-        key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)
-    ]
+        raise MissingPart(f"There is no {path}, which says how strong a PEFT LoRA is. Put it beside the weights.")
+    refused = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
     refused += ["bias"] if config.get("bias", "none") != "none" else []
     if refused:
         raise BadCheckpoint(f"This PEFT adapter uses {', '.join(refused)}. Train it as plain LoRA.")
@@ -255,9 +245,7 @@ def _peft_scaling(path: Path) -> float:
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _encoder_config(
-    metadata: Mapping[str, str], folder: Path, weights: Mapping[str, Tensor]
-) -> EncoderConfig | None:
+def _encoder_config(metadata: Mapping[str, str], folder: Path, weights: Mapping[str, Tensor]) -> EncoderConfig | None:
     try:
         if "stylear" in metadata:
             return EncoderConfig.from_open_clip_config(json.loads(metadata["stylear"]))
@@ -271,6 +259,4 @@ def _encoder_config(
             configs.append(EncoderConfig.from_open_clip_config(open_clip))
         return next((config for config in configs if config.width == width), None)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError) as error:
-        raise BadCheckpoint(
-            f"The image encoder's config cannot be read. Download it again. ({error!r})"
-        ) from error
+        raise BadCheckpoint(f"The image encoder's config cannot be read. Download it again. ({error!r})") from error

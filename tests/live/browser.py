@@ -67,9 +67,7 @@ class Page:
 
     def renderer(self, name: str) -> None:
         """Show nodes on the classic canvas, or with the newer Vue components ("vue"); reloads the page."""
-        self.server.post(
-            "/settings", {"Comfy.VueNodes.Enabled": name == "vue", "Comfy.Minimap.Visible": False}
-        )
+        self.server.post("/settings", {"Comfy.VueNodes.Enabled": name == "vue", "Comfy.Minimap.Visible": False})
         self.tab.goto(self.server.url)
         self.tab.wait_for_function(READY, timeout=60_000)
 

@@ -15,9 +15,7 @@ IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCo
 
 def ran(entry: dict) -> set[str]:
     """Ids of the nodes of a history entry that were not taken from the cache."""
-    cached = next(
-        (body["nodes"] for kind, body in entry["status"]["messages"] if kind == "execution_cached"), []
-    )
+    cached = next((body["nodes"] for kind, body in entry["status"]["messages"] if kind == "execution_cached"), [])
     return set(entry["prompt"][2]) - set(cached)
 
 
@@ -73,9 +71,7 @@ def test_the_same_graph_draws_the_same_picture_after_the_models_were_unloaded(se
     time.sleep(1)
     after = server.run(graph)
     assert "1" in ran(after)
-    pixels = [
-        [Image.open(io.BytesIO(p)).tobytes() for p in set_] for set_ in (before, server.pictures(after))
-    ]
+    pixels = [[Image.open(io.BytesIO(p)).tobytes() for p in set_] for set_ in (before, server.pictures(after))]
     assert pixels[0] == pixels[1]
 
 

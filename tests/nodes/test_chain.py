@@ -41,9 +41,7 @@ def sample(nodes, model, style, **changes):
 
 
 def subtract(nodes, model, style, **inputs):
-    return (
-        nodes["SAMSubtract"].execute(model=model, style=style, **{"alpha": 0.2, "beta": 0.8} | inputs).result
-    )
+    return nodes["SAMSubtract"].execute(model=model, style=style, **{"alpha": 0.2, "beta": 0.8} | inputs).result
 
 
 def test_the_whole_chain_ends_in_a_picture_that_comfyui_can_save(nodes, model, style, picture):

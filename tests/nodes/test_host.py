@@ -47,9 +47,7 @@ def test_a_part_may_come_from_our_folder_or_from_comfyuis_own(comfy, host, model
     assert host.locate_part("stylear/own/vqgan", "vqgan") == str(models / "own" / "vqgan")
 
 
-@pytest.mark.parametrize(
-    "choice", ["../secret", "own/../../secret", "/etc", "C:\\models", "own/base", "", "gone"]
-)
+@pytest.mark.parametrize("choice", ["../secret", "own/../../secret", "/etc", "C:\\models", "own/base", "", "gone"])
 def test_a_workflow_cannot_open_what_the_list_does_not_show(host, errors, models, tmp_path, choice):
     put(models, "own/base/config.json", "own/base/model.safetensors")
     put(tmp_path / "models", "secret/config.json", "secret/tokenizer.json")
@@ -91,9 +89,7 @@ def test_a_depth_model_is_a_folder_that_reads_pictures_and_no_text(host, models)
 # -- memory --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "latents"), [(0, 0, (16, 16)), (128, 0, (32, 16)), (0, 32, (16, 8))]
-)
+@pytest.mark.parametrize(("width", "height", "latents"), [(0, 0, (16, 16)), (128, 0, (32, 16)), (0, 32, (16, 8))])
 def test_the_memory_asked_for_sampling_is_that_of_the_keys_and_values(host, engine, width, height, latents):
     tokens = latents[1] * (latents[0] + 1) + 256
     rows, keys_and_values, half = 2 * 3, 2 * 3 * 5 * 7, 2
@@ -164,9 +160,7 @@ def test_the_stop_button_passes_through(comfy, host):
 def shown(comfy):
     """What the progress bar sends to the page: (value, total, preview)."""
     sent = []
-    comfy.utils.set_progress_bar_global_hook(
-        lambda value, total, preview, **_: sent.append((value, total, preview))
-    )
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, **_: sent.append((value, total, preview)))
     yield sent
     comfy.utils.set_progress_bar_global_hook(None)
 
@@ -231,9 +225,7 @@ def test_an_image_without_a_picture_is_refused_with_its_shape(host, errors, shap
         host.first_picture(torch.zeros(shape), "image")
 
 
-@pytest.mark.parametrize(
-    "mask", [None, torch.zeros(1, 64, 64), torch.zeros(0, 8, 8)], ids=["none", "64x64", "empty"]
-)
+@pytest.mark.parametrize("mask", [None, torch.zeros(1, 64, 64), torch.zeros(0, 8, 8)], ids=["none", "64x64", "empty"])
 def test_a_mask_that_marks_nothing_counts_as_none(host, mask):
     assert host.first_mask(mask) is None
 

@@ -37,9 +37,7 @@ def test_style_token_encode_reads_the_first_picture_of_a_batch(comfy, nodes, mod
 
 
 def subtract(nodes, model, style=STYLE, **inputs):
-    style, mask = (
-        nodes["SAMSubtract"].execute(model=model, style=style, alpha=0.2, beta=0.8, **inputs).result
-    )
+    style, mask = nodes["SAMSubtract"].execute(model=model, style=style, alpha=0.2, beta=0.8, **inputs).result
     assert style == "less style"
     return mask
 
@@ -89,9 +87,7 @@ def test_the_nodes_say_in_which_order_they_work_and_how_several_things_go(nodes)
 @pytest.mark.parametrize(
     ("name", "text"), [("points", "a,b"), ("points", "1,2; 3,"), ("box", "left"), ("box", "1,2,,4")]
 )
-def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(
-    nodes, model, errors, name, text
-):
+def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(nodes, model, errors, name, text):
     with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form"):
         subtract(nodes, model, **{name: text})
 
@@ -114,9 +110,7 @@ def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine)
     assert loaded(comfy, model) == {"vqgan"}
 
 
-def test_depth_condition_makes_the_map_of_a_photo_with_the_chosen_model(
-    nodes, model, engine, models, monkeypatch
-):
+def test_depth_condition_makes_the_map_of_a_photo_with_the_chosen_model(nodes, model, engine, models, monkeypatch):
     condition = import_module(f"{PACK_NAME}.stylear.condition")
     monkeypatch.setattr(condition, "load_depth_model", lambda folder: torch.nn.Linear(1, 1))
     monkeypatch.setattr(condition, "depth_from_photo", lambda photo, depth_model: photo.mean(-1))
@@ -133,11 +127,7 @@ def test_depth_condition_refuses_a_depth_model_that_is_not_listed(nodes, model, 
 
 
 def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, model, engine):
-    (images,) = (
-        nodes["ARSample"]
-        .execute(model=model, style="style", **SAMPLE | {"batch_size": 2, "height": 64})
-        .result
-    )
+    (images,) = nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"batch_size": 2, "height": 64}).result
     call = engine.calls[0]
     assert call.args == ("a rocket", "style")
     assert (call.width, call.height, call.seed, call.condition) == (None, 64, 7, None)
@@ -173,9 +163,7 @@ def asked(pack, extension, engine, monkeypatch):
     """How LoadStyleAR asked the engine for a model."""
     pipeline = import_module(f"{PACK_NAME}.stylear.pipeline")
     asked = {}
-    monkeypatch.setattr(
-        pipeline.StyleAR, "load", lambda base, **options: asked.update(base=base, **options) or engine
-    )
+    monkeypatch.setattr(pipeline.StyleAR, "load", lambda base, **options: asked.update(base=base, **options) or engine)
     return asked
 
 
@@ -194,9 +182,7 @@ def test_load_stylear_gives_the_engine_the_folder_in_which_to_find_the_parts(nod
 
 def test_a_part_chosen_by_hand_is_looked_for_where_it_was_chosen(nodes, host, asked, models):
     (models / "other.safetensors").touch()
-    nodes["LoadStyleAR"].execute(
-        model=host.MINI, vqgan="stylear/other.safetensors", segmenter=host.WITH_MODEL
-    )
+    nodes["LoadStyleAR"].execute(model=host.MINI, vqgan="stylear/other.safetensors", segmenter=host.WITH_MODEL)
     assert asked["vqgan"] == str(models / "other.safetensors")
     assert "segmenter" not in asked
 

@@ -39,9 +39,7 @@ def test_a_node_takes_exactly_the_inputs_its_schema_shows(nodes, node_id):
     shown = {item.id: item for item in node.define_schema().inputs}
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         shown = {name: item for name, item in shown.items() if name in parameters}
-        parameters = {
-            name: p for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD
-        }
+        parameters = {name: p for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     assert list(shown) == list(parameters)
     for name, item in shown.items():
         assert item.optional == (parameters[name].default is not inspect.Parameter.empty), name

@@ -64,9 +64,7 @@ def test_the_pictures_a_workflow_begins_with_are_bundled(host, file):
     if not host.PICTURES[0].is_dir():
         pytest.skip("the bundled mini is not there")
     offered = {f"stylear_{picture.name}" for folder in host.PICTURES for picture in folder.glob("*.png")}
-    begun_with = {
-        body["inputs"]["image"] for body in read(file).values() if body["class_type"] == "LoadImage"
-    }
+    begun_with = {body["inputs"]["image"] for body in read(file).values() if body["class_type"] == "LoadImage"}
     assert begun_with <= offered
 
 

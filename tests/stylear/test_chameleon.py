@@ -117,12 +117,8 @@ def test_reading_in_pieces_equals_reading_at_once(name):
     model = build(SHAPES[name])
     ids = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(2))
     cache = model.new_cache(2, 12)
-    pieces = [
-        model(model.embed(ids[:, start:end]), cache) for start, end in ((0, 5), (5, 6), (6, 8), (8, 12))
-    ]
-    torch.testing.assert_close(
-        model.logits(torch.cat(pieces, 1)), our_logits(model, ids), atol=1e-5, rtol=1e-5
-    )
+    pieces = [model(model.embed(ids[:, start:end]), cache) for start, end in ((0, 5), (5, 6), (6, 8), (8, 12))]
+    torch.testing.assert_close(model.logits(torch.cat(pieces, 1)), our_logits(model, ids), atol=1e-5, rtol=1e-5)
 
 
 def test_rows_of_different_lengths_equal_each_alone():
@@ -190,11 +186,7 @@ def test_logits_are_float32_in_half_precision():
 
 def test_keys_are_those_of_transformers():
     model = build()
-    own = {
-        name
-        for name in theirs(SMALL, model.state_dict()).state_dict()
-        if not name.startswith("model.vqmodel.")
-    }
+    own = {name for name in theirs(SMALL, model.state_dict()).state_dict() if not name.startswith("model.vqmodel.")}
     assert set(model.state_dict()) == own
 
 
@@ -221,9 +213,7 @@ def test_a_config_is_read_by_hugging_faces_names(tmp_path):
 
 
 def test_a_config_of_transformers_5_keeps_its_rope(tmp_path):
-    path = write(
-        tmp_path, **NEEDED, rope_parameters={"rope_type": "default", "rope_theta": 500.0}, swin_norm=None
-    )
+    path = write(tmp_path, **NEEDED, rope_parameters={"rope_type": "default", "rope_theta": 500.0}, swin_norm=None)
     assert ChameleonConfig.from_json(path) == dataclasses.replace(SMALL, rope_theta=500.0)
 
 

@@ -100,9 +100,7 @@ def test_a_file_that_is_not_there_is_a_missing_part(tmp_path):
         checkpoint.open_weights(tmp_path / "nowhere.safetensors").read()
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.safetensors", "/etc/x.safetensors", "..", "a\\b.safetensors", "C:x", 5]
-)
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/x.safetensors", "..", "a\\b.safetensors", "C:x", 5])
 def test_an_index_cannot_point_outside_its_folder(tmp_path, name):
     save_file({"a": torch.zeros(1)}, tmp_path / "secret.safetensors")
     (tmp_path / "model").mkdir()
@@ -207,9 +205,7 @@ def test_a_path_that_is_not_there_names_the_part_it_was_for(tmp_path):
 def test_a_file_of_another_part_is_named_as_what_it_is(tmp_path):
     save_file(tiny.sam_state(), tmp_path / "a.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "b.safetensors")
-    with pytest.raises(
-        MissingPart, match=r"No VQGAN picture tokenizer in .*a.safetensors, which holds segmenter"
-    ):
+    with pytest.raises(MissingPart, match=r"No VQGAN picture tokenizer in .*a.safetensors, which holds segmenter"):
         checkpoint.load_vqgan(tmp_path / "a.safetensors")
     with pytest.raises(MissingPart, match="holds nothing that StyleAR knows"):
         checkpoint.load_vqgan(tmp_path / "b.safetensors")
@@ -284,9 +280,7 @@ def test_the_strength_of_a_peft_adapter_is_kept(tmp_path, config, factor):
     folder = tiny.write_adapter(tmp_path, released=False)
     (folder / "adapter_config.json").write_text(json.dumps({"r": 2} | config))
     lora, _ = checkpoint.load_adapter(folder)
-    torch.testing.assert_close(
-        lora["lm_head.lm_head_lora.B"], tiny.lora_state()["lm_head.lm_head_lora.B"] * factor
-    )
+    torch.testing.assert_close(lora["lm_head.lm_head_lora.B"], tiny.lora_state()["lm_head.lm_head_lora.B"] * factor)
 
 
 @pytest.mark.parametrize(
@@ -337,9 +331,7 @@ def test_a_config_of_another_width_beside_an_image_encoder_is_not_its_own(tmp_pa
         checkpoint.load_image_encoder(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text,reason", [("{", "is not JSON"), ('{"vision_config": 5}', "config cannot be read")]
-)
+@pytest.mark.parametrize("text,reason", [("{", "is not JSON"), ('{"vision_config": 5}', "config cannot be read")])
 def test_a_broken_config_beside_an_image_encoder_gets_a_reason(tmp_path, text, reason):
     save_file(tiny.open_clip_state(), tmp_path / "x.safetensors")
     (tmp_path / "config.json").write_text(text)
@@ -378,9 +370,7 @@ def test_a_base_says_which_size_it_was_trained_at_if_its_config_does(tmp_path):
 
 
 def test_wrong_shapes_are_both_named(tmp_path):
-    with pytest.raises(
-        BadCheckpoint, match=r"model.safetensors: .*gate_proj.weight is \[40, 32\].*\[44, 32\]"
-    ):
+    with pytest.raises(BadCheckpoint, match=r"model.safetensors: .*gate_proj.weight is \[40, 32\].*\[44, 32\]"):
         checkpoint.load_base(tiny.write_base(tmp_path, intermediate_size=44))
 
 
@@ -439,10 +429,7 @@ def test_a_folder_is_described_part_by_part(tmp_path):
 
 
 def test_a_file_is_described_as_what_it_is_or_is_not(tmp_path):
-    assert (
-        "PEFT layout"
-        in describe(tiny.write_adapter(tmp_path, released=False) / "adapter_model.safetensors")[0]
-    )
+    assert "PEFT layout" in describe(tiny.write_adapter(tmp_path, released=False) / "adapter_model.safetensors")[0]
     save_file({"x": torch.zeros(3)}, tmp_path / "x.safetensors")
     assert "no part of StyleAR: first key x; 3 parameters, float32" in describe(tmp_path / "x.safetensors")[0]
 

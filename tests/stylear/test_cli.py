@@ -44,9 +44,7 @@ def pixels(path):
 
 
 def test_generate_writes_the_librarys_picture_with_its_parameters_in_it(run, bundle, reference, capsys):
-    status, out = run(
-        "--seed", 3, "--gamma", 0.2, "--noise-seed", 4, "--cfg", 2, "--top-k", 9, "--temperature", 0.7
-    )
+    status, out = run("--seed", 3, "--gamma", 0.2, "--noise-seed", 4, "--cfg", 2, "--top-k", 9, "--temperature", 0.7)
     assert status == 0 and capsys.readouterr().out == f"{out}\n"
     model = StyleAR.load(bundle, device="cpu")
     style = model.encode_style(open_image(reference)).with_noise(0.2, 4)
@@ -62,9 +60,7 @@ def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
     assert status == 0
     first, second, alone = (tmp_path / name for name in ("out_0.png", "out_1.png", "alone.png"))
     assert np.array_equal(pixels(second), pixels(alone)) and pixels(first).shape == (8, 24, 3)
-    assert Image.open(second).text == Image.open(alone).text | {
-        "parameters": Image.open(second).text["parameters"]
-    }
+    assert Image.open(second).text == Image.open(alone).text | {"parameters": Image.open(second).text["parameters"]}
     assert json.loads(Image.open(second).text["parameters"])["seed"] == 6
 
 
@@ -88,9 +84,7 @@ def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options
     assert status == 0 and not np.array_equal(pixels(out), pixels(plain))
 
 
-def test_saved_style_tokens_serve_as_the_style_but_have_nothing_to_cut_from(
-    run, bundle, reference, tmp_path, capsys
-):
+def test_saved_style_tokens_serve_as_the_style_but_have_nothing_to_cut_from(run, bundle, reference, tmp_path, capsys):
     saved = str(tmp_path / "style.safetensors")
     StyleAR.load(bundle, device="cpu").encode_style(open_image(reference)).save(saved)
     assert StyleTokens.load(saved)
@@ -210,9 +204,7 @@ def test_without_options_a_sheet_of_the_minis_references_and_some_prompts_is_wri
 
 def test_a_sheet_takes_styles_and_prompts(bundle, reference, tmp_path, capsys):
     common = ["sheet", "--model", str(bundle), "--out", str(tmp_path / "s.png")]
-    assert (
-        main([*common, "--styles", reference, "--prompts", "a cat", "a very " + "long " * 40 + "prompt"]) == 0
-    )
+    assert main([*common, "--styles", reference, "--prompts", "a cat", "a very " + "long " * 40 + "prompt"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 's.png'}\n"
     assert main(common) == 2
     assert main(["sheet", "--out", str(tmp_path / "s.jpg")]) == 2
@@ -227,8 +219,7 @@ def test_a_sheet_without_references_says_so(tmp_path, monkeypatch, capsys):
 def test_a_sheets_cells_hold_the_pictures_where_they_belong():
     colours = ["red", "lime", "blue"]
     reference, *row = (
-        Image.new("RGB", size, colour)
-        for size, colour in zip([(8, 8), (300, 150), (4, 8)], colours, strict=True)
+        Image.new("RGB", size, colour) for size, colour in zip([(8, 8), (300, 150), (4, 8)], colours, strict=True)
     )
     sheet = contact_sheet([reference], ["one", "two"], [row], side=40)
     centres = [sheet.getpixel((6 + 46 * column + 20, 18 + 20)) for column in range(3)]

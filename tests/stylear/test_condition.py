@@ -59,17 +59,13 @@ def test_golden_crop_rules_are_the_released_ones(golden_components):
         assert cover(Image.new("L", rule["size"]), crop).size == tuple(rule["resized"]), rule
 
 
-def test_golden_condition_codes_are_the_released_ones_where_nothing_is_cropped(
-    golden, golden_components, vqgan
-):
+def test_golden_condition_codes_are_the_released_ones_where_nothing_is_cropped(golden, golden_components, vqgan):
     case = next(case for case in golden_components["process_image"] if case["file"] == "depth.png")
     pixels = condition_pixels(open_image(golden / "inputs/depth.png"), 128)
     assert torch.equal(codes_of(vqgan, pixels), recorded_codes(case))
 
 
-def test_golden_condition_codes_are_the_released_ones_at_the_recorded_random_crop(
-    golden, golden_components, vqgan
-):
+def test_golden_condition_codes_are_the_released_ones_at_the_recorded_random_crop(golden, golden_components, vqgan):
     for case in golden_components["process_image"]:
         width, height = case["crop"]
         image = cover(open_image(golden / "inputs" / case["file"]), (width, height))

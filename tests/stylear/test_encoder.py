@@ -51,9 +51,7 @@ def encoder(hf):
 def released(golden):
     folder = golden / "tiny/laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     config = [json.loads((folder / name).read_text()) for name in ("config.json", "preprocessor_config.json")]
-    return ImageEncoder.from_state_dict(
-        load_file(folder / "model.safetensors"), EncoderConfig.from_hf_config(*config)
-    )
+    return ImageEncoder.from_state_dict(load_file(folder / "model.safetensors"), EncoderConfig.from_hf_config(*config))
 
 
 def test_golden_pixels_are_those_of_the_released_preprocessing(golden, released):
@@ -108,9 +106,7 @@ def test_the_two_layouts_of_one_model_give_the_same_features(hf, encoder):
 @pytest.mark.parametrize("size", [(40, 40), (131, 57), (57, 131), (33, 32), (7, 5)])
 def test_preprocessing_equals_that_of_transformers_on_pil(encoder, size):
     image = Image.fromarray(picture(*size))
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3
-    )
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3)
     theirs = torch.as_tensor(np.asarray(processor(image)["pixel_values"][0]))
     assert torch.equal(encoder.preprocess(image), theirs)
 
@@ -128,9 +124,7 @@ def test_what_is_not_a_picture_is_refused(encoder):
 
 
 def test_half_precision_weights_are_read_and_used_in_single_precision(hf, encoder):
-    half = ImageEncoder.from_state_dict(
-        {key: value.half() for key, value in hf.state_dict().items()}, encoder.config
-    )
+    half = ImageEncoder.from_state_dict({key: value.half() for key, value in hf.state_dict().items()}, encoder.config)
     assert half.conv1.weight.dtype == torch.float32
     torch.testing.assert_close(half(PIXELS), encoder(PIXELS), atol=2e-2, rtol=0)
 
@@ -175,9 +169,7 @@ def test_other_weights_are_not_taken_for_an_encoder():
         EncoderConfig.from_state_dict({"class_embedding": torch.zeros(1)})
 
 
-@pytest.mark.parametrize(
-    "part", ["embeddings.patch_embedding.weight", "encoder.layers.1.self_attn.k_proj.bias"]
-)
+@pytest.mark.parametrize("part", ["embeddings.patch_embedding.weight", "encoder.layers.1.self_attn.k_proj.bias"])
 def test_an_incomplete_encoder_is_refused_by_the_missing_key(hf, encoder, part):
     weights = {key: value for key, value in hf.state_dict().items() if not key.endswith(part)}
     with pytest.raises(BadCheckpoint, match="lacks (conv1.weight|blocks.1.attn.in_proj.bias)"):
@@ -186,18 +178,12 @@ def test_an_incomplete_encoder_is_refused_by_the_missing_key(hf, encoder, part):
 
 def test_a_config_of_another_model_is_refused_with_both_shapes(hf):
     with pytest.raises(BadCheckpoint, match=r"\[80, 32\] .* \[64, 32\]"):
-        ImageEncoder.from_state_dict(
-            hf.state_dict(), EncoderConfig.from_hf_config(HF | {"intermediate_size": 64})
-        )
+        ImageEncoder.from_state_dict(hf.state_dict(), EncoderConfig.from_hf_config(HF | {"intermediate_size": 64}))
     with pytest.raises(BadCheckpoint, match="3 layers but its config says 2"):
-        ImageEncoder.from_state_dict(
-            hf.state_dict(), EncoderConfig.from_hf_config(HF | {"num_hidden_layers": 2})
-        )
+        ImageEncoder.from_state_dict(hf.state_dict(), EncoderConfig.from_hf_config(HF | {"num_hidden_layers": 2}))
 
 
-@pytest.mark.parametrize(
-    "change", [{"hidden_act": "relu"}, {"num_attention_heads": 5}, {"num_hidden_layers": 1}]
-)
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"num_attention_heads": 5}, {"num_hidden_layers": 1}])
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(BadCheckpoint):
         EncoderConfig.from_hf_config(HF | change)

@@ -41,9 +41,7 @@ def case(request, golden, models):
     style = model.encode_style(pictures[0])
     if len(pictures) == 2:
         style = model.subtract(style, pictures[1])
-    conditions = [
-        model.encode_condition(open_image(golden / "inputs" / name)) for name in recorded["cond_images"]
-    ]
+    conditions = [model.encode_condition(open_image(golden / "inputs" / name)) for name in recorded["cond_images"]]
     condition = conditions[0] if conditions else None
     return recorded, load_file(golden / f"{request.param}.safetensors"), model, style, condition
 

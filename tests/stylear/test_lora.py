@@ -27,9 +27,7 @@ def base(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     """The weights that LoRA belongs to, and one that it leaves alone."""
     generator = torch.Generator().manual_seed(7)
     shapes = {Q: (8, 6), "model.layers.1.mlp.down_proj": (6, 10), "lm_head": (20, 6), "model.norm": (6,)}
-    return {
-        f"{name}.weight": torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()
-    }
+    return {f"{name}.weight": torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize(("module", "key"), [(Q, Q), ("lm_head", "lm_head.lm_head")])
@@ -37,9 +35,7 @@ def test_a_folded_weight_does_what_weight_and_lora_did(module, key):
     weights, changes = base(), lora()
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
     expected = x @ weights[f"{module}.weight"].T + (x @ changes[f"{key}_lora.A"]) @ changes[f"{key}_lora.B"]
-    torch.testing.assert_close(
-        x @ fold(weights, changes)[f"{module}.weight"].T, expected, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(x @ fold(weights, changes)[f"{module}.weight"].T, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_folding_leaves_its_inputs_and_other_weights_as_they_were():

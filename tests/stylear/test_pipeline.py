@@ -118,15 +118,13 @@ def test_a_device_that_this_machine_lacks_is_refused(bundle, device):
         StyleAR.load(bundle, device=device)
 
 
-@pytest.mark.parametrize("base", [None, 5, b"mini", ["mini"]])
+@pytest.mark.parametrize("base", [None, 5, b"mini", ["mini"], ""])
 def test_a_model_that_is_no_path_is_refused(base):
     with pytest.raises(BadInput, match="base"):
         StyleAR.load(base)
 
 
-@pytest.mark.parametrize(
-    "cuda,mps,device", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
+@pytest.mark.parametrize("cuda,mps,device", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_the_best_device_is_taken(monkeypatch, cuda, mps, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)

@@ -203,9 +203,7 @@ def test_settings_that_are_no_sensible_numbers_are_refused_by_name(name, value):
         SamplingSettings(**{name: value})
 
 
-@pytest.mark.parametrize(
-    "settings", [{"top_k": 0}, {"top_k": 1.5}, {"temperature": 0}, {"temperature": 1e-9}]
-)
+@pytest.mark.parametrize("settings", [{"top_k": 0}, {"top_k": 1.5}, {"temperature": 0}, {"temperature": 1e-9}])
 def test_settings_just_outside_their_range_are_refused(settings):
     with pytest.raises(BadInput, match=next(iter(settings))):
         SamplingSettings(**settings)
@@ -354,9 +352,7 @@ EXTRA = [
 @pytest.mark.parametrize("name", EXTRA)
 def test_golden_extra_codes_are_the_released_ones(golden, released, name, monkeypatch):
     """Settings other than the defaults; sampled cases get the very noise that torch.multinomial drew."""
-    recorded = {
-        case["name"]: case for case in json.loads((golden / "extra_cases.json").read_text())["cases"]
-    }[name]
+    recorded = {case["name"]: case for case in json.loads((golden / "extra_cases.json").read_text())["cases"]}[name]
     arguments = {"cfg": 4.0, "greedy": True, "image_top_k": 2000, "noise": 0.0, "temperature": 1.0, "seed": 0}
     arguments |= recorded["args"]
     grid, expected = split(recorded["generated_ids"], released)

@@ -165,9 +165,7 @@ def test_a_box_that_is_not_in_the_picture_is_refused(segmenter, box):
 
 
 def test_points_may_be_an_array(segmenter):
-    assert torch.equal(
-        segmenter.mask(PICTURE, points=np.array([[20, 12]])), segmenter.mask(PICTURE, points=[(20, 12)])
-    )
+    assert torch.equal(segmenter.mask(PICTURE, points=np.array([[20, 12]])), segmenter.mask(PICTURE, points=[(20, 12)]))
 
 
 @pytest.mark.parametrize(
@@ -187,9 +185,7 @@ def test_the_released_sizes_are_recognised_by_their_shapes(width, depth, heads, 
 def test_half_precision_weights_are_used_in_single_precision(official):
     half = {key: value.half() for key, value in official.state_dict().items()}
     segmenter = Segmenter.from_state_dict(half)
-    assert all(
-        weight.dtype == torch.float32 and not weight.requires_grad for weight in segmenter.parameters()
-    )
+    assert all(weight.dtype == torch.float32 and not weight.requires_grad for weight in segmenter.parameters())
 
 
 def test_other_weights_are_refused_by_the_missing_key():

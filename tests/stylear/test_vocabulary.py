@@ -71,9 +71,7 @@ def test_a_prompt_without_condition_is_the_released_template_word_for_word(tiny)
     ids = tiny.prompt("a ship").ids
     text = "".join(names(tiny)[token] for token in ids[1:-1]).replace("Ġ", " ")
     assert text == (
-        "Instant style Generation. Given image style is "
-        + " ".join(["S*"] * 16)
-        + ". Please generate an same style "
+        "Instant style Generation. Given image style is " + " ".join(["S*"] * 16) + ". Please generate an same style "
         "image according to my instruction: a ship"
     )
     assert (ids[0], ids[-1]) == (tiny.bos, tiny.end_of_turn)

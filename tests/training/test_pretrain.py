@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from stylear import StyleAR
-from training import adapter, bundle, check, judge
+from training import bundle, check, config, judge, stages
 from training.data.pictures import PictureSet, build_pictures
 from training.data.renderers import STYLES
 from training.loop import Schedule
@@ -26,7 +26,7 @@ def work(icons, tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(icons, folder / "icons")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (vqgan, clip, sam, tokens, base, adapter):
+        for module in (vqgan, clip, sam, tokens, base):
             patch.setattr(module, "can_compile", lambda: False)
         few = {name: STYLES[name] for name in ("plain", "neon", "toon", "sepia", "knit")}
         patch.setattr("training.data.pictures.STYLES", few)
@@ -45,10 +45,12 @@ def work(icons, tmp_path_factory):
             folder / "base",
             base.BaseSettings(hidden=64, layers=2, heads=1, depth_every=3, pairs=1, clear_steps=1, schedule=MUON),
         )
-        adapter.train_adapter(
-            data, codes, folder / "base", folder / "clip" / "open_clip.safetensors", folder / "adapter",
-            adapter.AdapterSettings(rank=2, depth_every=3, schedule=SHORT),
-        )  # fmt: skip
+        stages.corpus(folder)
+        few_steps = {"steps": 3, "batch": 2, "micro_batch": 2, "ratio": (1, 0), "sample_every": 0, "held_out": 2}
+        whole = config.read_settings
+        patch.setattr(config, "read_settings", lambda *given: whole(*given).model_copy(update=few_steps))
+        patch.setattr("training.loop.can_compile", lambda: False)
+        stages.adapter(folder)
     return folder
 
 
@@ -93,7 +95,7 @@ def test_codes_are_those_of_the_engines_tokenizer(model, work):
 
 
 def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
-    lora = load_file(work / "adapter" / "model.safetensors")
+    lora = load_file(work / "adapter" / "adapter" / "model.safetensors")
     assert {name.rsplit(".", 1)[1] for name in lora} == {"A", "B"}
     assert any(tensor.abs().sum() > 0 for name, tensor in lora.items() if name.endswith(".B"))
     assert not any("weight" in name for name in lora)

@@ -4,9 +4,7 @@ import torch
 
 
 class ModelPatcher:
-    def __init__(
-        self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device) -> None:
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
         if getattr(model, "device", None) is None:
             model.device = offload_device

@@ -1,0 +1,231 @@
+"""A training run: the same however it is cut up, stopped or spread, and an adapter that the engine draws with."""
+
+import signal
+
+import numpy as np
+import pytest
+import tiny
+import tiny_tokens
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, safe_open
+
+from stylear import StyleAR
+from stylear.errors import BadInput
+from training.checkpoints import states_in
+from training.output import read_json
+from training.train import run
+from training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    tiny.write_bundle(folder / "model", segmenter=False)
+    tiny_tokens.write_tokens(folder / "tokens")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """accelerate keeps its state for as long as the process lives; a command is a process."""
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def twenty(root):
+    """The weights of twenty steps in one process, all at once."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    run(tiny_tokens.settings(root, "twenty", steps=20))
+    return weights(root / "twenty")
+
+
+def plain() -> Accelerator:
+    """An accelerator of one process on the CPU."""
+    return Accelerator(cpu=True)
+
+
+def weights(out) -> dict[str, torch.Tensor]:
+    return {
+        key: value
+        for name in ("model", "image_proj")
+        for key, value in load_file(out / "adapter" / f"{name}.safetensors").items()
+    }
+
+
+def assert_close(found, expected, tolerance: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=tolerance, rtol=0, msg=name)
+
+
+def test_weights_move_and_the_engine_loads_what_was_trained(root, twenty):
+    model = StyleAR.load(root / "model", root / "twenty" / "adapter")
+    picture = np.zeros((16, 16, 3), np.uint8)
+    assert model.generate("a", model.encode_style(picture), width=16, height=16, top_k=1).shape == (1, 16, 16, 3)
+    assert all(value.any() for name, value in twenty.items() if name.endswith("lora.B"))
+    with safe_open(root / "twenty" / "adapter" / "model.safetensors", "pt") as file:
+        assert '"noise": 0.1' in file.metadata()["stylear"]
+
+
+def test_two_processes_train_the_same_weights_as_one(root, twenty):
+    assert tiny_tokens.in_processes(tiny_tokens.train, tiny_tokens.settings(root, "two", steps=20), processes=2) == [
+        0,
+        0,
+    ]
+    assert_close(weights(root / "two"), twenty)
+
+
+def test_the_held_out_loss_is_the_same_on_any_number_of_processes(root):
+    chosen = dict(sample_every=2, steps=2, prompts=["a"])
+    run(tiny_tokens.settings(root, "held-1", **chosen))
+    assert tiny_tokens.in_processes(tiny_tokens.train, tiny_tokens.settings(root, "held-2", **chosen), processes=2) == [
+        0,
+        0,
+    ]
+    one, two = (read_json(root / name / "summary.json")["held out"] for name in ("held-1", "held-2"))
+    assert one[0][0] == 2 and one[0][1] == pytest.approx(two[0][1], abs=1e-5)
+    assert (root / "held-2" / "samples" / "000002.png").exists() and (root / "held-2" / "loss.png").exists()
+
+
+def test_two_sharded_processes_killed_and_started_again_train_the_same_weights_as_one(root):
+    run(tiny_tokens.settings(root, "six", steps=6))
+    chosen = tiny_tokens.settings(root, "sharded", steps=6, save_every=2)
+    assert tiny_tokens.in_processes(tiny_tokens.train_sharded, chosen, 3, processes=2) == [-signal.SIGKILL] * 2
+    assert [state.name for state in states_in(root / "sharded")] == ["state-000002"]
+    assert tiny_tokens.in_processes(tiny_tokens.train_sharded, chosen, processes=2) == [0, 0]
+    assert_close(weights(root / "sharded"), weights(root / "six"))
+
+
+def test_adding_up_micro_batches_trains_the_same_weights(root, twenty):
+    run(tiny_tokens.settings(root, "micro", steps=20, micro_batch=3))
+    assert_close(weights(root / "micro"), twenty)
+
+
+def test_checkpointed_layers_and_small_chunks_of_logits_train_the_same_weights(root, twenty):
+    run(tiny_tokens.settings(root, "saving", steps=20, gradient_checkpointing=True, loss_chunk=7))
+    assert_close(weights(root / "saving"), twenty)
+
+
+def test_killed_at_any_step_and_started_again_it_trains_the_same_weights_bit_for_bit(root, twenty):
+    chosen = tiny_tokens.settings(root, "killed", steps=20, save_every=3)
+    step = int(np.random.default_rng().integers(3, 19))
+    assert tiny_tokens.in_processes(tiny_tokens.train_and_die, chosen, step) == [-signal.SIGKILL]
+    assert not (root / "killed" / "adapter").exists()
+    run(chosen)
+    found = weights(root / "killed")
+    assert all(torch.equal(found[name], value) for name, value in twenty.items()), f"killed at step {step}"
+    losses = [read_json(states_in(root / name)[-1] / "progress.json")["losses"] for name in ("killed", "twenty")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "progress.json"])
+def test_killed_while_a_state_is_written_the_one_before_is_gone_on_from(root, file):
+    chosen = tiny_tokens.settings(root, f"half-{file}", save_every=2)
+    assert tiny_tokens.in_processes(tiny_tokens.train_and_die_writing, chosen, file) == [-signal.SIGKILL]
+    assert [state.name for state in states_in(chosen.out)] == ["state-000002"]
+    run(chosen)
+    assert [path.name for path in chosen.out.glob("*state-*")] == ["state-000004"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(root, monkeypatch):
+    losses = Trainer.losses
+
+    def broken(self, rows):
+        cross_entropy, z = losses(self, rows)
+        return cross_entropy * (float("nan") if self.progress.step == 2 else 1), z
+
+    monkeypatch.setattr(Trainer, "losses", broken)
+    with pytest.raises(FloatingPointError, match=r"^Step 3: the loss is nan; .*nan/state-000002"):
+        run(tiny_tokens.settings(root, "nan", save_every=1))
+    assert [state.name for state in states_in(root / "nan")] == ["state-000002"]
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_has_changed(root, monkeypatch):
+    run(tiny_tokens.settings(root, "norm", steps=1))
+    trainer = Trainer(tiny_tokens.settings(root, "norm", steps=1), plain())
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.model.styled.resampler.latents.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(FloatingPointError, match="Step 1: the norm is"):
+        trainer.step(0, trainer.loader(range(1)))
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+
+
+def test_a_step_of_dropped_contexts_alone_leaves_the_resampler_without_gradient(root):
+    trainer = Trainer(tiny_tokens.settings(root, context_drop=1.0, weight_decay=0), plain())
+    before = trainer.model.styled.resampler.latents.clone()
+    figures = trainer.step(0, trainer.loader(range(1)))
+    assert figures["norm"] > 0 and torch.equal(trainer.model.styled.resampler.latents, before)
+
+
+def test_held_out_pictures_are_not_trained_on(root):
+    trainer = Trainer(tiny_tokens.settings(root), plain())
+    held = set(trainer.held_out.order.pictures.tolist())
+    assert len(held) == 3 and not held & set(trainer.samples.order.indices(0, 200).tolist())
+
+
+def test_the_two_parts_have_their_own_rates_and_the_frozen_base_stays(root):
+    trainer = Trainer(tiny_tokens.settings(root, lora_rate=0, weight_decay=0), plain())
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.step(0, trainer.loader(range(1)))
+    moved = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith("styled.resampler.") for name in moved)
+
+
+def test_it_starts_from_an_adapter_that_is_there(root):
+    run(
+        tiny_tokens.settings(root, "continued", steps=1, lora_rate=0, resampler_rate=0, init=root / "model" / "adapter")
+    )
+    found = weights(root / "continued")
+    for name, value in {**tiny.lora_state(), **tiny.resampler_state()}.items():
+        torch.testing.assert_close(found[name], value.half().float(), atol=0, rtol=0)
+
+
+def test_other_settings_or_other_data_are_refused_in_a_folder_that_was_begun(root, tmp_path):
+    run(tiny_tokens.settings(root, "begun", steps=1))
+    with pytest.raises(BadInput, match="noise was 0.1 and is now 0.2"):
+        run(tiny_tokens.settings(root, "begun", steps=1, noise=0.2))
+    tiny_tokens.write_tokens(tmp_path / "tokens", 12)
+    (tmp_path / "model").symlink_to(root / "model")
+    chosen = tiny_tokens.settings(tmp_path, steps=2, save_every=1)
+    run(chosen)
+    tiny_tokens.write_tokens(tmp_path / "tokens", 13)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(BadInput, match="was trained with data '"):
+        run(chosen)
+
+
+def test_data_of_another_vqgan_is_refused(root, monkeypatch):
+    monkeypatch.setattr(tiny, "CODES", 20)
+    tiny_tokens.write_tokens(root / "other", 4)
+    with pytest.raises(BadInput, match="codes of a VQGAN with 20 and the tokenizer has 24"):
+        run(tiny_tokens.settings(root, "refused", data=root / "other"))
+    assert not (root / "refused").exists()
+
+
+def test_holding_out_everything_is_refused(root):
+    with pytest.raises(BadInput, match="held_out is 16 and .* has 16 pictures"):
+        run(tiny_tokens.settings(root, held_out=16))
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(root, monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 3)
+    with pytest.raises(BadInput, match="multiple of the 3 processes"):
+        run(tiny_tokens.settings(root))
+
+
+def test_a_benchmark_tells_the_share_outside_the_model_and_writes_nothing(root):
+    told = run(tiny_tokens.settings(root, "timed", mode="benchmark", benchmark_steps=2))
+    assert "Outside forward, backward and optimizer:" in told and "pictures/s" in told
+    assert not (root / "timed").exists()
+
+
+def test_rates_rise_and_then_follow_a_cosine(root):
+    chosen = tiny_tokens.settings(root, steps=10, warmup=2, final_rate=0.1)
+    assert chosen.rate(0) == pytest.approx(0.5) and chosen.rate(5) == pytest.approx(0.55)
+    assert 0.1 < chosen.rate(9) < 0.13

@@ -1,0 +1,159 @@
+"""What a stopped run goes on from: trained weights, optimizer and history, in one folder that appears whole."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from stylear.errors import BadCheckpoint, BadInput
+from stylear.lora import from_peft
+
+from .output import read_json, write_json
+
+FORMAT = 1
+WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.pt", "progress.json"
+_NAME = re.compile(r"state-(\d{6,})")
+# One way for a plain model, DDP and FSDP: whole tensors on the first process, of what trains alone.
+_SAVE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_SHAPES = StateDictOptions(ignore_frozen_params=True)
+_LOAD = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+
+
+@dataclass
+class Progress:
+    """How far a run is: `step` steps done in `seconds`, their losses, and (step, loss) of each held-out evaluation.
+
+    `inputs`: what the run reads, by name, in a form that tells it from other data.
+    """
+
+    inputs: Mapping[str, Any]
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, writes: bool = True
+) -> None:
+    """Write `folder`/state-<step> and delete the older ones.
+
+    All processes have to call this; only the one with `writes` touches files. The folder gets its name in one step
+    when everything in it is on the disk, so one that is there is whole.
+    """
+    weights = trained(model)
+    states = get_optimizer_state_dict(model, optimizer, options=_SAVE)
+    if not writes:
+        return
+    place = folder / f"state-{progress.step:06d}"
+    draft = folder / f".{place.name}.{secrets.token_hex(4)}"
+    draft.mkdir()
+    try:
+        save_file({name: value.contiguous() for name, value in weights.items()}, draft / WEIGHTS)
+        torch.save(states, draft / OPTIMIZER)
+        sizes = {name: (draft / name).stat().st_size for name in (WEIGHTS, OPTIMIZER)}
+        write_json(draft / PROGRESS, {"format": FORMAT, **asdict(progress), "files": sizes})
+        for path in (*draft.iterdir(), draft):
+            _sync(path)
+        draft.rename(place)
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _remove(state for state in states_in(folder) if state != place)
+
+
+def states_in(folder: Path) -> list[Path]:
+    """The whole states in a folder, oldest first."""
+    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a run that was killed while it wrote or deleted a state left behind."""
+    _remove(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(".state-"))
+
+
+def read_progress(state: Path, inputs: Mapping[str, Any]) -> Progress:
+    """How far a state is. BadInput, naming what differs, if it was made from other `inputs` or is damaged."""
+    found = read_json(state / PROGRESS, "state of the training")
+    remedy = f"Delete {state} to start again."
+    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+        raise BadInput(f"{state} is not a state of this version. {remedy}")
+    for name, size in found.pop("files").items():
+        if not (state / name).is_file() or (state / name).stat().st_size != size:
+            raise BadInput(f"{state / name} is not the {size} bytes that were written. {remedy}")
+    progress = Progress(**found)
+    for name, value in inputs.items():
+        if progress.inputs.get(name) != value:
+            before = progress.inputs.get(name)
+            raise BadInput(f"{state} was trained with {name} {before!r}, and now it is {value!r}. {remedy}")
+    return progress
+
+
+def load_state(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a state's weights and optimizer into a model and optimizer of the same kind; all processes call this.
+
+    BadCheckpoint if a file is damaged or of another model. Nothing in a file is executed.
+    """
+    try:
+        weights = load_file(state / WEIGHTS)
+        states = torch.load(state / OPTIMIZER, weights_only=True, mmap=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+        raise BadCheckpoint(f"{state} is damaged: delete it to start again. ({error})") from error
+    shapes = {name: value.shape for name, value in get_model_state_dict(model, options=_SHAPES).items()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise BadCheckpoint(f"{state} is of another model: delete it to start again.")
+    set_model_state_dict(model, weights, options=_LOAD)
+    set_optimizer_state_dict(model, optimizer, states, options=_LOAD)
+    for state in optimizer.state.values():
+        state.update({name: value.clone() for name, value in state.items()})  # not the file's own pages
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """What trains, whole, on the CPU, by the plain model's names; empty on all processes but the first."""
+    return get_model_state_dict(model, options=_SAVE)
+
+
+def released(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trained weights by a Step's own names as LoRA and resampler under the released keys."""
+    lora = {name.removeprefix("styled.base."): value for name, value in weights.items() if ".lora_" in name}
+    lora = {name.replace(".default.weight", ".weight"): value for name, value in lora.items()}
+    prefix = "styled.resampler."
+    resampler = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return from_peft(lora), resampler
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        hidden = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.old")
+        folder.rename(hidden)  # half deleted, it must not be taken for whole
+        shutil.rmtree(hidden)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or what a folder lists, is on the disk; Windows has no such thing for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

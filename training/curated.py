@@ -1,0 +1,81 @@
+"""Reads a curated folder: shards of (picture, caption), checked against the manifest and streamed."""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stylear.errors import BadInput
+
+from .curation.shards import FORMAT, MANIFEST
+from .output import read_json, sha256_of
+
+KEY = re.compile(r"\d{5}-\d{6}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A picture's file (PNG, JPEG or WebP bytes; turn it upright by its EXIF tag) with its caption.
+
+    kind: "raw" or "stylised". source: where it was found.
+    """
+
+    key: str
+    kind: str
+    caption: str
+    picture: bytes
+    source: str
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The folder that `curate` wrote."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json; BadInput if it is missing, damaged or of another format."""
+        path = Path(self.folder) / MANIFEST
+        found = read_json(path, "manifest")
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise BadInput(f"{path} is not of format {FORMAT}: run curate again.")
+        return found
+
+    def shards(self) -> list[str]:
+        """The names of the shards, in order."""
+        return [shard["file"] for shard in self.manifest["shards"]]
+
+    def records(self, shard: str) -> Iterator[Record]:
+        """The records of a shard, one in memory at a time.
+
+        Raises BadInput, naming the file, before the first record if it is not the one the manifest knows.
+        """
+        path = Path(self.folder) / shard
+        known = {entry["file"]: entry["sha256"] for entry in self.manifest["shards"]}
+        if shard not in known:
+            raise BadInput(f"{shard} is no shard of {self.folder}; it has {', '.join(known)}.")
+        if not path.is_file():
+            raise BadInput(f"The shard {path} is missing: bring it back or run curate again.")
+        if sha256_of(path) != known[shard]:
+            raise BadInput(f"The shard {path} is damaged or another one: bring it back or run curate again.")
+        try:
+            with tarfile.open(path) as tar:
+                while (picture := tar.next()) is not None:
+                    yield _record(tar, picture, tar.next())
+                    tar.members.clear()  # tarfile remembers every member it has seen
+        except (tarfile.TarError, AttributeError, KeyError, ValueError) as error:
+            raise BadInput(f"The shard {path} is no shard of curate: run it again. ({error})") from error
+
+
+def _record(tar: tarfile.TarFile, picture: tarfile.TarInfo, about: tarfile.TarInfo) -> Record:
+    key = picture.name.partition(".")[0]
+    if not KEY.fullmatch(key) or about.name != f"{key}.json":
+        raise ValueError(f"member {picture.name}")
+    data = tar.extractfile(picture).read()
+    found = json.loads(tar.extractfile(about).read())
+    return Record(key, found["kind"], found["caption"], data, found["source"])

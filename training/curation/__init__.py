@@ -1,0 +1,1 @@
+"""What `curate` is made of: sources of (picture, caption), filters, and shards that are written once."""

@@ -1,0 +1,18 @@
+"""This process among those that `accelerate launch` or torchrun started, with or without accelerators."""
+
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+LONG = timedelta(hours=6)  # the others wait while one draws or reads
+
+
+def processes(cpu: bool = False) -> PartialState:
+    """The state that all of a command's processes share; `cpu`: leave accelerators alone.
+
+    Without the flag accelerate takes processes on a CPU for single ones.
+    """
+    cpu = cpu or not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=cpu, timeout=LONG)

@@ -1,0 +1,69 @@
+"""Settings of `train`: what is read and written, the model that trains, the samples, the optimizer."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from .config import ModelPaths, Settings
+from .styled import RANK, TARGETS
+from .views import Views
+
+
+class ResamplerShape(Settings):
+    """Shape of a new resampler; the defaults are the released one's."""
+
+    width: int = Field(4096, ge=1, description="of its latents")
+    depth: int = Field(4, ge=1, le=64, description="layers")
+    heads: int = Field(12, ge=1, description="attention heads of 64")
+    expansion: int = Field(4, ge=1, le=16, description="width of the feed-forward layers over that of the latents")
+
+
+class TrainSettings(Settings):
+    """Settings of `train`."""
+
+    mode: Literal["train", "plan", "benchmark"] = Field(
+        "train", description="plan: print the memory it takes and stop; benchmark: time some steps and stop"
+    )
+    model: ModelPaths = Field(ModelPaths(), description="the frozen parts")
+    data: Path = Field(Path("work/tokens"), description="folder that tokenize wrote")
+    out: Path = Field(Path("work/adapter"), description="folder to write")
+    init: Path | None = Field(None, description="adapter to go on from; its rank, targets and shape hold")
+    rank: int = Field(RANK, ge=1, le=1024, description="of a new LoRA; it is not scaled")
+    targets: tuple[Literal[TARGETS], ...] = Field(TARGETS, min_length=1, description="modules that get a LoRA")
+    resampler: ResamplerShape = Field(ResamplerShape(), description="shape of a new resampler")
+    noise: float = Field(0.1, ge=0, le=1000, description="gamma: standard deviation of the noise on the style tokens")
+    views: Views = Field(Views(), description="changes to the picture that the style comes from")
+    context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
+    ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
+    held_out: int = Field(0, ge=0, description="pictures kept from training to measure the loss on")
+    steps: int = Field(1000, ge=1, description="optimizer steps")
+    batch: int = Field(8, ge=1, description="pictures in a step, over all processes")
+    micro_batch: int = Field(8, ge=1, description="pictures in a forward pass; more passes are added up")
+    lora_rate: float = Field(2e-5, ge=0, description="learning rate of the LoRA")
+    resampler_rate: float = Field(1e-4, ge=0, description="learning rate of the resampler")
+    warmup: int = Field(0, ge=0, description="steps over which the rates rise")
+    final_rate: float = Field(
+        1.0, ge=0, le=1, description="share of the rates left at the end of the cosine; 1: constant"
+    )
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's")
+    z_loss: float = Field(1e-5, ge=0, description="weight of log(Z)^2")
+    clip: float = Field(4.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the frozen base and of the arithmetic")
+    gradient_checkpointing: bool = Field(False, description="layers computed twice instead of kept")
+    loss_chunk: int = Field(512, ge=1, description="places of which logits are held at a time")
+    compile: bool = Field(False, description="torch.compile; sequences are padded so that shapes repeat")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides every draw")
+    workers: int = Field(0, ge=0, le=64, description="processes that read ahead, for each training process")
+    save_every: int = Field(100, ge=1, description="steps between saved states: what a stop loses at most")
+    sample_every: int = Field(0, ge=0, description="steps between evaluations and one at the end; 0: none")
+    prompts: tuple[str, ...] = Field((), description="what the samples show; none: captions of the references")
+    references: tuple[Path, ...] = Field((), description="pictures that the samples are in the style of; none: of data")
+    benchmark_steps: int = Field(20, ge=1, description="steps that mode=benchmark times")
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rates at a step, counted from 0: linear rise, then cosine to `final_rate`."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final_rate + (1 - self.final_rate) * cosine)

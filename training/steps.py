@@ -1,0 +1,227 @@
+"""What a training step works on: sample numbers to padded batches, and a batch to its loss."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset
+
+from stylear.encoder import EncoderConfig, ImageEncoder
+from stylear.errors import BadInput
+from stylear.vocabulary import STYLE_TOKENS, Vocabulary
+
+from .hf_model import answer_hidden
+from .sequences import IGNORED, Batch, PictureTokens, assemble
+from .styled import StyledModel
+from .tokens import Example, TokenSet
+from .views import Views, view
+
+CAPTION_LENGTH = 1000  # characters; a caption's rest is left out, so that one cannot fill the memory
+PADDING = 1  # <pad>; nothing reads it, since attention is causal and padding comes last
+
+
+class Order(Protocol):
+    """Which picture each sample number is; `Mix` is one."""
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        """Pictures of samples start .. start + count - 1, int64 [count]."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Samples 0, 1, ... are these pictures, int64 [n], from the start again after the last."""
+
+    pictures: np.ndarray
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        return self.pictures[np.arange(start, start + count) % len(self.pictures)]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn anew for each sample.
+
+    `noise`: gamma, the standard deviation of what is added to the style tokens (paper section 3.3); `context_drop`:
+    chance that a sample has no prompt; `views`: how the style path's picture is changed.
+    """
+
+    seed: int = 0
+    noise: float = 0.0
+    context_drop: float = 0.0
+    views: Views = Views()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples for one forward pass: their sequences, style pictures and noise.
+
+    pixels: float32 [B, 3, S, S] as the image encoder takes them, or None with features: float32 [B, N, C];
+    noise: float32 [B, 16, hidden], to be added to the style tokens.
+    """
+
+    batch: Batch
+    pixels: Tensor | None
+    features: Tensor | None
+    noise: Tensor
+
+    def to(self, device: torch.device) -> "Rows":
+        """The same on a device."""
+
+        def move(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=True)
+
+        batch = Batch(*map(move, vars(self.batch).values()))
+        return Rows(batch, move(self.pixels), move(self.features), move(self.noise))
+
+
+class Samples(Dataset):
+    """The samples of a run by number; everything about one is a function of the seed and its number.
+
+    So neither processes, nor micro-batches, nor a new start change what is trained on. Noise is drawn on the CPU for
+    the same reason.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenSet,
+        order: Order,
+        draws: Draws,
+        vocabulary: Vocabulary,
+        encoder: EncoderConfig,
+        hidden: int,
+        pad_to: int = 1,
+    ):
+        """`hidden`: width of the style tokens; `pad_to`: sequences are padded to a multiple of it."""
+        self.tokens, self.order, self.draws, self.vocabulary = tokens, order, draws, vocabulary
+        self.hidden, self.pad_to = hidden, pad_to
+        self.cached = tokens.features is not None and not draws.views.change
+        with torch.device("meta"):
+            self.encoder = ImageEncoder(encoder)  # for its preprocessing alone
+
+    def __getitem__(self, numbers: Sequence[int]) -> Rows | BadInput:
+        """Samples of some numbers of a step. A BadInput comes back as the value, so that a worker keeps its text."""
+        try:
+            first = min(numbers)
+            indices = self.order.indices(first, max(numbers) - first + 1)[np.asarray(numbers) - first]
+            drawn = [self._sample(number, self.tokens[i]) for number, i in zip(numbers, indices, strict=True)]
+        except BadInput as error:
+            return error
+        batches, pictures, noise = zip(*drawn, strict=True)
+        pictures = torch.stack(pictures)
+        return Rows(
+            _join(batches, self.pad_to),
+            None if self.cached else pictures,
+            pictures if self.cached else None,
+            torch.stack(noise),
+        )
+
+    def by_length(self, numbers: range) -> list[int]:
+        """The numbers with the shortest sequences first, so that what shares a forward pass needs little padding."""
+        indices = self.order.indices(numbers.start, len(numbers))
+        lengths = self.tokens.lengths[indices] + self.tokens.condition_lengths[indices]
+        return [numbers[i] for i in lengths.argsort(kind="stable")]
+
+    def predicted(self, numbers: range) -> int:
+        """How many tokens of these samples the loss counts, without reading them."""
+        lengths = self.tokens.lengths[self.order.indices(numbers.start, len(numbers))]
+        return int(lengths.sum()) - sum(self._begin(number)[1] for number in numbers)
+
+    def loader(self, parts: Iterator[Sequence[int]], workers: int) -> Iterator[Rows]:
+        """The samples of each part in turn, read ahead by `workers` processes. Raises BadInput."""
+        for rows in DataLoader(self, batch_size=None, sampler=parts, num_workers=workers):
+            if isinstance(rows, BadInput):
+                raise rows
+            yield rows
+
+    def _begin(self, number: int) -> tuple[np.random.Generator, bool]:
+        """The sample's own generator, and whether its context is dropped."""
+        rng = np.random.default_rng([self.draws.seed, number])
+        return rng, bool(rng.random() < self.draws.context_drop)
+
+    def _sample(self, number: int, example: Example) -> tuple[Batch, Tensor, Tensor]:
+        rng, dropped = self._begin(number)
+        noise = self.draws.noise * rng.standard_normal((STYLE_TOKENS, self.hidden), dtype=np.float32)
+        if self.cached:
+            picture = torch.from_numpy(example.features).float()
+        else:
+            picture = self.encoder.preprocess(view(example.picture, self.draws.views, rng))
+        prompt = None
+        if not dropped:
+            condition = None if example.condition_codes is None else torch.from_numpy(example.condition_codes)
+            prompt = self.vocabulary.prompt(example.caption[:CAPTION_LENGTH], condition)
+        answer = PictureTokens(example.codes[None], self.vocabulary)[[0]]
+        return assemble([prompt], answer, len(prompt.ids) if prompt else 0), picture, torch.from_numpy(noise)
+
+
+def parts_of_steps(
+    steps: range,
+    batch: int,
+    micro_batch: int,
+    process: int,
+    processes: int,
+    order: Callable[[range], Sequence[int]] | None = None,
+) -> Iterator[Sequence[int]]:
+    """The sample numbers of each forward pass of one process: step t has t * batch to (t + 1) * batch - 1.
+
+    A process takes its own contiguous share of the step, `micro_batch` samples at a time; `order` rearranges a share.
+    """
+    share = batch // processes
+    for step in steps:
+        first = step * batch + process * share
+        numbers = range(first, first + share)
+        numbers = order(numbers) if order else numbers
+        for start in range(0, share, micro_batch):
+            yield numbers[start : start + micro_batch]
+
+
+def _join(batches: tuple[Batch, ...], pad_to: int) -> Batch:
+    """Batches of one row each as one, padded at the end."""
+
+    def padded(name: str, value: int) -> Tensor:
+        return pad_sequence([getattr(batch, name)[0] for batch in batches], True, value)
+
+    ids = padded("ids", PADDING)
+    slots = [batch.style_slots[0] for batch in batches]
+    slots = torch.stack([F.pad(row, (0, STYLE_TOKENS - len(row)), value=-1) for row in slots])
+    ids = F.pad(ids, (0, -ids.shape[1] % pad_to), value=PADDING)
+    return Batch(ids, padded("answer", 0), padded("labels", IGNORED), slots)
+
+
+class Step(nn.Module):
+    """A StyledModel with its loss inside, so that wrappers for several devices see one forward pass.
+
+    `chunk`: how many places have logits at a time; those of a whole 768 px picture would be 0.6 GB each.
+    """
+
+    def __init__(self, styled: StyledModel, chunk: int = 512):
+        super().__init__()
+        self.styled, self.chunk = styled, chunk
+
+    def forward(self, batch: Batch, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row's sum over its answer of the cross-entropy and of log(Z)^2 (Chameleon 2.1): float32 [B], [B].
+
+        features: float [B, N, C] of the style pictures; noise: float [B, 16, hidden].
+        """
+        base = self.styled.base.base_model.model
+        style = self.styled.resampler(features) + noise
+        hidden = answer_hidden(base, batch, style).flatten(0, 1)
+        parts = [
+            checkpoint(_losses, base.lm_head, part, labels, use_reentrant=False, preserve_rng_state=False)
+            for part, labels in zip(hidden.split(self.chunk), batch.labels.flatten().split(self.chunk), strict=True)
+        ]
+        cross_entropy, z = (torch.cat(values).view(batch.labels.shape).sum(1) for values in zip(*parts, strict=True))
+        return cross_entropy, z
+
+
+def _losses(head: nn.Module, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and log(Z)^2 at each place, float32 [n], 0 where the label is to be ignored."""
+    logits, counted = head(hidden).float(), labels != IGNORED
+    normaliser = logits.logsumexp(-1)
+    wanted = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return (normaliser - wanted) * counted, normaliser.square() * counted

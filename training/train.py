@@ -1,0 +1,111 @@
+"""`train`: StyleAR's own stage. LoRA and resampler learn, on a frozen base, to draw a picture from its own style."""
+
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from stylear.errors import BadInput
+
+from .output import output_folder, provenance, write_json
+from .plan import plan
+from .recipe import TrainSettings
+from .styled import write_adapter
+from .trainer import Trainer
+
+CHANGEABLE = ("mode", "workers", "save_every", "benchmark_steps", "sample_every", "prompts", "references")
+
+
+def run(settings: TrainSettings) -> str:
+    """Train, from where it was left if it was; returns the summary ("" on all processes but the first).
+
+    Writes under `out`: state-<step>/ (to go on from), tensorboard/, loss.png, samples/<step>.png, and at the end
+    adapter/{model,image_proj}.safetensors and summary.json. With mode plan or benchmark nothing is written.
+
+    Raises BadInput, BadCheckpoint or MissingPart; FloatingPointError at a loss or gradient that is not finite, with
+    the last state kept.
+    """
+    if settings.mode == "plan":
+        return plan(settings)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],  # the others wait while one draws
+    )
+    if settings.batch % accelerator.num_processes:
+        raise BadInput(f"batch is {settings.batch}: make it a multiple of the {accelerator.num_processes} processes.")
+    trainer = Trainer(settings, accelerator)  # before the folder: what is refused here has begun nothing
+    if settings.mode == "benchmark":
+        return _benchmark(trainer)
+    held: AbstractContextManager = nullcontext()
+    if accelerator.is_main_process:
+        held = output_folder(settings.out, settings, CHANGEABLE)
+    with held:
+        trainer.resume()
+        trainer.fit()
+        lora, resampler = trainer.weights()
+        told = _finish(trainer, lora, resampler) if accelerator.is_main_process else ""
+        accelerator.wait_for_everyone()
+    return told
+
+
+def _finish(trainer: Trainer, lora: dict[str, torch.Tensor], resampler: dict[str, torch.Tensor]) -> str:
+    """Write the adapter and summary.json; returns what both say."""
+    s, progress = trainer.settings, trainer.progress
+    made = {
+        "base": s.model.base,
+        "rank": trainer.rank,
+        "targets": list(trainer.targets),
+        "noise": s.noise,
+        "data": trainer.tokens.sha256,
+        "steps": progress.step,
+        "pictures": progress.step * s.batch,
+        "provenance": provenance(),
+    }
+    write_adapter(s.out / "adapter", lora, resampler, made)
+    losses, rate = progress.losses, progress.step * s.batch / max(progress.seconds, 1e-9)
+    few = max(1, len(losses) // 10)
+    figures = {
+        "loss of the first tenth": sum(losses[:few]) / few,
+        "loss of the last tenth": sum(losses[-few:]) / few,
+        "held out": progress.held_out,
+        "seconds": progress.seconds,
+        "pictures a second": rate,
+        "parameters": {"lora": _count(lora), "resampler": _count(resampler)},
+    }
+    write_json(s.out / "summary.json", {**made, **figures})
+    held_out = f", held out {progress.held_out[-1][1]:.3f}" if progress.held_out else ""
+    shown = [name for name in ("loss.png", "samples") if (s.out / name).exists()]
+    return (
+        f"Trained {progress.step} steps of {s.batch} pictures in {progress.seconds:.0f} s ({rate:.1f} pictures/s): "
+        f"loss {figures['loss of the first tenth']:.3f} to {figures['loss of the last tenth']:.3f} nats a token"
+        f"{held_out}.\nAdapter ({_count(lora):,} LoRA and {_count(resampler):,} resampler parameters): "
+        f"{s.out / 'adapter'}\nIn {s.out}: {', '.join([*shown, 'tensorboard', 'summary.json'])}"
+    )
+
+
+def _count(weights: dict[str, torch.Tensor]) -> int:
+    return sum(value.numel() for value in weights.values())
+
+
+def _benchmark(trainer: Trainer) -> str:
+    """Time steps after two to warm up: samples a second, and the share that is not the model's or optimizer's work."""
+    s, seconds = trainer.settings, trainer.clock.seconds
+    loader = trainer.loader(range(s.benchmark_steps + 2))
+    for step in range(2):
+        trainer.step(step, loader)
+    seconds.clear()
+    for step in range(2, s.benchmark_steps + 2):
+        with trainer.clock.of("all"):
+            trainer.step(step, loader)
+    if not trainer.accelerator.is_main_process:
+        return ""
+    outside = seconds["all"] - seconds["work"]
+    return (
+        f"{s.benchmark_steps} steps of {s.batch} pictures on {trainer.accelerator.num_processes} x "
+        f"{trainer.accelerator.device.type}, {s.precision}: {seconds['all'] / s.benchmark_steps:.3f} s a step, "
+        f"{s.benchmark_steps * s.batch / seconds['all']:.2f} pictures/s.\n"
+        f"Outside forward, backward and optimizer: {outside / seconds['all']:.2%} of the time "
+        f"(reading {seconds['data'] / seconds['all']:.2%})."
+    )
