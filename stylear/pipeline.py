@@ -26,11 +26,12 @@ from .checkpoint import (
 )
 from .checks import SEEDS, whole
 from .condition import condition_pixels
+from .drawing import SamplingSettings
 from .encoder import ImageEncoder
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
 from .resampler import Resampler
-from .sampling import SamplingSettings, embed_prompt, sample
+from .sampling import embed_prompt, sample
 from .segment import Segmenter, content_picture
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
