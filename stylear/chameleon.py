@@ -166,13 +166,39 @@ class Chameleon(nn.Module):
         own length, which grows by n. ValueError if the cache has too few slots.
         """
         rows = range(len(cache.lengths)) if rows is None else rows
-        step = self._step(embeddings.shape[1], cache, rows)
+        lengths, n = cache.lengths[rows.start : rows.stop], embeddings.shape[1]
+        total = max(lengths) + n
+        if total > len(cache.places):
+            raise ValueError(f"The cache has {len(cache.places)} slots and {total} are needed.")
+        positions = torch.tensor(lengths, device=cache.places.device)[:, None] + cache.places[:n]
+        masked = n > 1 or min(lengths) < max(lengths)
+        hidden = self.read(embeddings, cache, rows, positions, total, masked)
+        cache.lengths[rows.start : rows.stop] = [length + n for length in lengths]
+        return hidden
+
+    def read(
+        self, embeddings: Tensor, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool = True
+    ) -> Tensor:
+        """What `forward` does on the device, at `positions` int64 [rows, n], looking at `total` slots at most.
+
+        `masked`: whether any of these lies behind a row's position; where none does, leaving it out is faster.
+        """
+        mask = None
+        if masked:
+            behind = cache.places[:total] > positions[:, None, :, None]
+            mask = cache.keys.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
+        step = _Step(
+            rows=torch.arange(len(rows), device=positions.device)[:, None],
+            positions=positions,
+            total=total,
+            mask=mask,
+            cos=cache.cos[positions][:, :, None],
+            sin=cache.sin[positions][:, :, None],
+        )
         hidden = embeddings
         for index, layer in enumerate(self.model.layers):
             keys, values = (kept[index, rows.start : rows.stop] for kept in (cache.keys, cache.values))
             hidden = layer(hidden, keys, values, step)
-        for row in rows:
-            cache.lengths[row] += embeddings.shape[1]
         return self.model.norm(hidden)
 
     def head(self, ids: Tensor) -> Tensor:
@@ -196,26 +222,6 @@ class Chameleon(nn.Module):
             if isinstance(module, nn.Linear) and weight.device.type == "cpu" and weight.dtype == torch.float32:
                 weight.data = weight.data.t().contiguous().t()
         return self
-
-    def _step(self, n: int, cache: Cache, rows: range) -> _Step:
-        slots, lengths = cache.keys.shape[3], cache.lengths[rows.start : rows.stop]
-        total = max(lengths) + n
-        if total > slots:
-            raise ValueError(f"The cache has {slots} slots and {total} are needed.")
-        starts = torch.tensor(lengths, device=cache.places.device)
-        positions = starts[:, None] + cache.places[:n]
-        mask = None
-        if n > 1 or min(lengths) < max(lengths):
-            hidden = cache.places[:total] > positions[:, None, :, None]
-            mask = cache.keys.new_zeros(hidden.shape).masked_fill_(hidden, -math.inf)
-        return _Step(
-            rows=torch.arange(len(rows), device=cache.places.device)[:, None],
-            positions=positions,
-            total=total,
-            mask=mask,
-            cos=cache.cos[positions][:, :, None],
-            sin=cache.sin[positions][:, :, None],
-        )
 
 
 class _Decoder(nn.Module):

@@ -30,6 +30,8 @@ from .drawing import SamplingSettings
 from .encoder import ImageEncoder
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
+from .memory import free_bytes, gib, out_of_memory
+from .pace import Pace, Windows
 from .resampler import Resampler
 from .sampling import embed_prompt, sample
 from .segment import Segmenter, content_picture
@@ -65,6 +67,7 @@ class StyleAR:
         """Tie parts together; BadCheckpoint with both numbers if they do not fit. Most want `load`."""
         self.base, self.vocabulary, self.resampler = base, vocabulary, resampler
         self.vqgan, self.image_encoder, self.segmenter = vqgan, image_encoder, segmenter
+        self.pace = Pace()
         self.grid = LATENTS_PER_GRID * vqgan.downsampling
         self.size = size or self.grid * min(RELEASED_STEPS, vocabulary.max_grid)
         made, read = resampler.config.output, resampler.config.features
@@ -108,7 +111,7 @@ class StyleAR:
         if segmenter:
             parts.append(load_segmenter(segmenter))
         decoder, resampler, *others = (part.to(device) for part in parts)
-        return cls(decoder, vocabulary, resampler, *others, size=size)
+        return cls(decoder.lay_out(), vocabulary, resampler, *others, size=size)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -231,6 +234,7 @@ class StyleAR:
         cfg: float = 4.0,
         top_k: int = 2000,
         temperature: float = 1.0,
+        window: int | str = "auto",
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         preview: Callable[[Tensor], None] | None = None,
@@ -240,7 +244,8 @@ class StyleAR:
 
         width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
-        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. `progress(done, total)`;
+        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. window: how many codes a pass draws, 1
+        to 4096, or "auto" for what is fastest here; in float32 it never changes the picture. `progress(done, total)`;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures.
         Raises BadInput for a value out of its range and for a prompt that is too long.
@@ -258,18 +263,46 @@ class StyleAR:
             style_tokens=self.resampler.config.tokens,
             max_length=self._room(grid, condition),
         )
-        codes = sample(
-            self.base,
-            self.vocabulary,
-            embed_prompt(self.base, template, style.tokens),
-            grid,
-            seeds,
-            settings,
-            progress,
-            cancelled,
-            None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0])),
+        start = embed_prompt(self.base, template, style.tokens)
+        on_row = None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0]))
+
+        def codes_of(seeds: Sequence[int]) -> Tensor:
+            windows = self._windows(window, len(seeds) * (1 + (settings.cfg != 1)))
+            return sample(
+                self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
+            )
+
+        return self._draw(self._in_memory(codes_of, seeds), grid[0])
+
+    def _windows(self, window: int | str, rows: int) -> int | Windows:
+        """What `sample` takes for a window that may be "auto"; costs are measured where none are known."""
+        if isinstance(window, str) and window != "auto":
+            raise BadInput(f'window is {window!r}. Use a whole number or "auto".')
+        if window != "auto":
+            return window
+        return Windows(self.pace.costs(self.base, len(self.vocabulary.code_ids), rows))
+
+    def _in_memory(self, codes_of: Callable[[Sequence[int]], Tensor], seeds: Sequence[int]) -> Tensor:
+        """Codes of all seeds at once or, if memory runs out, of one half and then the other; BadInput if it still does.
+
+        The pictures are the same, for none depends on the others of its batch.
+        """
+        for parts in ([seeds], [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]):
+            try:
+                return torch.cat([codes_of(part) for part in parts if part])
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                said = str(error).splitlines()[0]
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(seeds) == 1:
+                break
+        free = free_bytes(_place(self.base))
+        raise BadInput(
+            f"Memory ran out with {max(map(len, parts))} pictures at once, where {'?' if free is None else gib(free)} "
+            f"GiB are free. Ask for fewer or smaller ones. ({said})"
         )
-        return self._draw(codes, grid[0])
 
     def _steps(self, name: str, side: int | None) -> int:
         """A side in pixels as grid steps, rounded to the nearest, halves up; one at least."""

@@ -9,9 +9,12 @@ from .chameleon import Chameleon
 from .checks import whole
 from .drawing import Noise, SamplingSettings, draw, draw_surely, guide, margin
 from .errors import BadCheckpoint, BadInput, Cancelled
+from .memory import check_room
+from .pace import Windows
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
 
 MAX_WINDOW = 4096
+_UNKNOWN = -1  # a code that is neither drawn nor guessed; read as a line end
 
 
 def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
@@ -36,16 +39,17 @@ def sample(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_row: Callable[[int, Tensor], None] | None = None,
-    window: int = 1,
+    window: int | Windows = 1,
 ) -> Tensor:
     """Draw one picture for each of `seeds`; codes int64 [len(seeds), 2 * grid height, 2 * grid width].
 
     `prompt_embeddings`: [n, hidden], shared by all pictures. `grid`: (height, width) in grid steps of two
-    latents. `window`: how many codes a pass draws, all but the first after guesses of those before them; it ends
-    at the first wrong guess, so any window gives the same picture. `progress(done, total)` counts the codes of the
-    picture that is furthest behind; `on_row(row, codes)` gets codes [len(seeds), row + 1, width] when rows are
-    complete up to `row`; `cancelled()` is asked before every pass and ends the call with Cancelled. BadInput for a
-    grid without tokens or longer than the model's positions, and for no seeds.
+    latents. `window`: how many codes a pass draws, 1 to 4096, or what chooses; all but the first come after guesses
+    and stand up to the first wrong one, so in float32 any window gives the same picture. `progress(done, total)`
+    counts the codes of the picture that is furthest behind; `on_row(row, codes)` gets codes [len(seeds), row + 1,
+    width] when rows are complete up to `row`; `cancelled()` is asked before every pass and ends the call with
+    Cancelled. BadInput for a grid without tokens or longer than the model's positions, for no seeds, and for more
+    pictures than the device has memory for.
 
     Unlike the released code, which lets the model begin the picture and choose its size, both are forced here
     and so are the ends of rows: their tokens are read by the model but not drawn.
@@ -54,12 +58,13 @@ def sample(
     height, width = _latent_size(vocabulary, model, grid)
     if not seeds:
         raise BadInput("There is no seed: pass one for each picture.")
-    window = min(whole("window", window, 1, MAX_WINDOW), height * width)
-    run = _Run(model, vocabulary, prompt_embeddings, grid, seeds, settings, window)
+    windows = window if isinstance(window, Windows) else Windows({whole("window", window, 1, MAX_WINDOW): 1.0})
+    run = _Run(model, vocabulary, prompt_embeddings, grid, seeds, settings, windows)
     row = 0
     while run.done < height * width:
-        _stop_if(cancelled)
-        run.advance(window)
+        if cancelled and cancelled():
+            raise Cancelled("Sampling was stopped.")
+        run.advance()
         if progress:
             progress(run.done, height * width)
         if on_row and run.done // width > row:
@@ -75,20 +80,23 @@ class _Run:
     new line. The first `places[picture]` codes are drawn; those behind are guesses.
     """
 
-    def __init__(self, model, vocabulary, prompt, grid, seeds, settings, room):
+    def __init__(self, model, vocabulary, prompt, grid, seeds, settings, windows):
         device = prompt.device
-        self.model, self.settings, self.prompt = model, settings, prompt
+        self.model, self.settings, self.prompt, self.windows = model, settings, prompt, windows
         self.height, self.width = (LATENTS_PER_GRID * side for side in grid)
         self.total = self.height * self.width
         self.places = [0] * len(seeds)
         codes = len(vocabulary.code_ids)
-        self.body = [([0] * self.width + [codes]) * self.height for _ in seeds]
+        self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
         self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
         self.opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
         self.head = model.head(vocabulary.code_ids)
+        self.rows = len(seeds) * len(self._starts())
+        self.slots = len(prompt) + len(self.opening) + self._at(self.total - 1)
+        check_room(model, self.rows, self.slots)
         self.noise = None
         if settings.top_k > 1:
-            self.noise = Noise(seeds, codes, settings.temperature, 2 * room - 1, device)
+            self.noise = Noise(seeds, codes, settings.temperature, 2 * min(windows.most, self.total) + 1, device)
 
     @property
     def done(self) -> int:
@@ -100,12 +108,11 @@ class _Run:
         body = torch.tensor(self.body, device=self.prompt.device)
         return body.view(-1, self.height, self.width + 1)[:, :, :-1].contiguous()
 
-    def advance(self, window: int) -> None:
-        """Draw at least one code of each unfinished picture, and at most `window`."""
-        if self.done == 0:
-            self._settle(self._prefill(), window)
-        else:
-            self._settle(self._read(min(window, self.total - self.done)), window)
+    def advance(self) -> None:
+        """Draw at least one code of each unfinished picture, and at most the window."""
+        window = min(self.windows.best(), self.total)
+        hidden = self._read(min(window, self.total - self.done)) if self.done else self._prefill()
+        self._settle(hidden, self.windows.ahead(window))
 
     def _at(self, place: int) -> int:
         """Where in the body a code is."""
@@ -122,7 +129,7 @@ class _Run:
         which begin with the opening, at position 0 and without a prompt.
         """
         starts, images = self._starts(), len(self.places)
-        self.cache = self.model.new_cache(images * len(starts), len(starts[0]) + self._at(self.total - 1))
+        self.cache = self.model.new_cache(self.rows, self.slots)
         hidden = []
         for index, start in enumerate(starts):
             rows = range(index * images, (index + 1) * images)
@@ -137,7 +144,7 @@ class _Run:
         Those are the places that the next `count` codes are drawn from. A picture near its end reads some of its
         drawn codes again, so that all read equally many.
         """
-        images, guidance = len(self.places), len(self.begun) // len(self.places)
+        images, guidance = len(self.places), self.rows // len(self.places)
         last = self._at(self.total - 1)
         firsts = [self._at(place - 1) for place in self.places]
         ends = [self._at(min(place + count, self.total) - 1) for place in self.places]
@@ -156,8 +163,8 @@ class _Run:
         behind = torch.tensor(behind * guidance, device=hidden.device)[..., None]
         return hidden.gather(1, behind.expand(-1, -1, hidden.shape[-1]))
 
-    def _settle(self, hidden: Tensor, window: int) -> None:
-        """Draw from hidden states [rows, count, hidden] of every picture's next places, and guess further ahead.
+    def _settle(self, hidden: Tensor, ahead: int) -> None:
+        """Draw from hidden states [rows, count, hidden] of every picture's next places, and guess `ahead` more.
 
         What is drawn stands up to the first code that is not the guess it was read behind.
         """
@@ -167,7 +174,7 @@ class _Run:
             raise BadCheckpoint(
                 "The model's logits are not finite: load it in float32 or bfloat16, or check its files."
             )
-        guided, noise = guide(logits, self.settings.cfg), self._noise(count + window - 1)
+        guided, noise = guide(logits, self.settings.cfg), self._noise(count + ahead)
         now = None if noise is None else noise[:, :count]
         if hidden.dtype == torch.float32:
             drawn, doubt = draw_surely(guided, now, top_k, margin(logits, self.settings.cfg))
@@ -175,22 +182,26 @@ class _Run:
             drawn = draw(guided, now, top_k)
             doubt = torch.zeros_like(drawn)
         found = [drawn, doubt]
-        if window > 1:
-            last = guided[:, -1:]
-            found.append((last + noise[:, count:] if noise is not None else last.expand(-1, window - 1, -1)).argmax(-1))
+        if ahead:
+            last = guided[:, -1:].expand(-1, ahead, -1)
+            found.append((last if noise is None else last + noise[:, count:]).argmax(-1))
         self._commit(torch.cat(found, dim=1).tolist(), count)
 
     def _commit(self, found: list[list[int]], count: int) -> None:
+        right = tried = 0
         for picture, (values, body) in enumerate(zip(found, self.body, strict=True)):
             drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :]
             first, standing = self.places[picture], True
             for place, code in enumerate((drawn + guesses)[: self.total - first], start=first):
+                at = self._at(place)
                 if standing:
                     if doubt[place - first]:
                         code = self._draw_again(picture, place)
                     self.places[picture] += 1
-                    standing = place + 1 < first + count and body[self._at(place)] == code
-                body[self._at(place)] = code
+                    right, tried = right + (body[at] == code), tried + (body[at] != _UNKNOWN)
+                    standing = place + 1 < first + count and body[at] == code
+                body[at] = code
+        self.windows.tell(right, tried)
 
     def _draw_again(self, picture: int, place: int) -> int:
         """A code from one reading of all before it, whose sums are the same whatever was read at once before."""
@@ -228,7 +239,3 @@ def _latent_size(vocabulary: Vocabulary, model: Chameleon, grid: tuple[int, int]
         )
     return height, width
 
-
-def _stop_if(cancelled: Callable[[], bool] | None) -> None:
-    if cancelled and cancelled():
-        raise Cancelled("Sampling was stopped.")

@@ -1,0 +1,265 @@
+"""Measures the sampler against the released loop and the device's memory bandwidth, side by side in one process."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .chameleon import Chameleon, ChameleonConfig
+from .drawing import SamplingSettings
+from .memory import cache_bytes
+from .pace import Pace, Windows
+from .reference import reference_codes, reference_model
+from .sampling import sample
+from .vocabulary import LATENTS_PER_GRID
+
+PROMPT = 100  # tokens of the prompt of a named shape
+RANK = 4  # of the released LoRA
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of random weights, its picture in grid steps (height, width) and its number of codes."""
+
+    config: ChameleonConfig
+    grid: tuple[int, int]
+    codes: int
+
+
+SHAPES = {
+    "7b": Shape(ChameleonConfig(65536, 4096, 11008, 32, 32, 32, max_position_embeddings=10240), (24, 24), 8192),
+    "mid": Shape(ChameleonConfig(4096, 512, 1408, 8, 8, 8), (8, 8), 2048),
+    "mini": Shape(ChameleonConfig(2148, 192, 512, 6, 3, 3), (8, 8), 1024),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a decoder, what `sample` reads first, and the weights that the reference is made of."""
+
+    name: str
+    base: Chameleon
+    vocabulary: object
+    prompt: Tensor
+    grid: tuple[int, int]
+    weights: Mapping[str, Tensor]
+    lora: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `cpu_seconds` are of the process, `share` is of the measured bandwidth."""
+
+    name: str
+    passes: int
+    ms_a_pass: float
+    seconds: float
+    cpu_seconds: float
+    ratio: float | None
+    gb_a_second: float
+    share: float
+    peak_mib: float
+
+
+@dataclass(frozen=True)
+class PlainTokens:
+    """The tokens that `sample` asks a vocabulary for, for shapes that have no tokenizer."""
+
+    code_ids: Tensor
+    new_line: int = 0
+    image_start: int = 1
+
+    def image_opening(self, height: int, width: int) -> list[int]:
+        """Any three tokens do where weights are random."""
+        return [self.image_start, 2, 3]
+
+
+def random_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
+    """A subject of a named shape, its weights and LoRA drawn at random, made on the device."""
+    shape = SHAPES[name]
+    with torch.device(device):
+        torch_default = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            base = Chameleon(shape.config).requires_grad_(False)
+        finally:
+            torch.set_default_dtype(torch_default)
+    generator = torch.Generator(device).manual_seed(0)
+    for key, weight in base.named_parameters():
+        if "norm" not in key:
+            weight.normal_(std=weight.shape[-1] ** -0.5, generator=generator)
+    weights = base.state_dict()
+    lora = {}
+    for layer in range(shape.config.num_hidden_layers):
+        for part in [*(f"self_attn.{name}_proj" for name in "qkvo"), "mlp.down_proj"]:
+            lora |= _random_lora(f"model.layers.{layer}.{part}", weights, generator)
+    lora |= _random_lora("lm_head", weights, generator)
+    tokens = PlainTokens(torch.arange(4, 4 + shape.codes))
+    prompt = torch.randn(PROMPT, shape.config.hidden_size, device=device, generator=generator).to(dtype)
+    return Subject(name, base, tokens, prompt, shape.grid, weights, lora)
+
+
+def _random_lora(name: str, weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """A LoRA that changes nothing, so that folding it in is no work: its product is 0."""
+    weight = weights[f"{name}.weight"]
+    a = torch.randn(weight.shape[1], RANK, device=weight.device, generator=generator)
+    return {f"{name}_lora.A": a, f"{name}_lora.B": a.new_zeros(RANK, weight.shape[0])}
+
+
+def run(
+    subject: Subject,
+    windows: Sequence[int | str],
+    settings: SamplingSettings,
+    batch: int = 1,
+    reference_passes: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict:
+    """Measure the released loop, unless `reference_passes` is 0, and every window; a dict of plain values for JSON.
+
+    `reference_passes`: how many tokens to time the released loop for, whose time is then scaled to the whole picture
+    and to `batch` pictures; all by default. Time of a pass includes the prefill and what is drawn, not the VQGAN.
+    """
+    device = subject.prompt.device
+    bandwidth = measured_bandwidth(device)
+    height, width = (LATENTS_PER_GRID * side for side in subject.grid)
+    tokens, rows = height * (width + 1) - 1, batch * (1 + (settings.cfg != 1))
+    table, said = [], progress or (lambda name: None)
+    matrices = _bytes_read(subject)
+    if reference_passes != 0:
+        said("reference")
+        theirs = reference_model(subject.base.config, subject.weights, subject.lora)
+        passes = min(tokens, reference_passes or tokens)
+        reference_codes(theirs, subject.vocabulary, subject.prompt, subject.grid, 0, settings, 2)
+        measured = _measured(
+            device,
+            lambda: reference_codes(theirs, subject.vocabulary, subject.prompt, subject.grid, 0, settings, passes),
+        )
+        scale, each = batch * tokens / passes, tokens * (rows // batch) * batch
+        full = sum(weight.numel() for weight in subject.weights.values()) * 4
+        table.append(_row("reference", each, scale, measured, None, full, bandwidth))
+        del theirs
+    for window in windows:
+        said(f"window {window}")
+        counted = _counted(subject.base)
+        chosen = window
+        if window == "auto":
+            chosen = Windows(Pace().costs(subject.base, len(subject.vocabulary.code_ids), rows))
+        with counted:
+            measured = _measured(
+                device,
+                lambda chosen=chosen: sample(
+                    *(subject.base, subject.vocabulary, subject.prompt, subject.grid, range(batch), settings),
+                    window=chosen,
+                ),
+            )
+        cache = cache_bytes(subject.base, rows, len(subject.prompt) + tokens) // 2  # read on average
+        passes = counted.count - rows // batch
+        table.append(_row(f"window {window}", passes, 1.0, measured, table, matrices + cache, bandwidth))
+    return {
+        "subject": subject.name,
+        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dtype": str(subject.prompt.dtype).removeprefix("torch."),
+        "parameters": sum(weight.numel() for weight in subject.weights.values()),
+        "picture": [height, width],
+        "batch": batch,
+        **asdict(settings),
+        "bandwidth_gb_a_second": bandwidth / 1e9,
+        "rows": [asdict(row) for row in table],
+    }
+
+
+def measured_bandwidth(device: torch.device) -> float:
+    """Bytes a second at which the device reads memory: the best of several sums over a large tensor."""
+    size = 2**30 if device.type == "cuda" else 2**27
+    large, best = torch.ones(size // 4, device=device), 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        large.sum().cpu()
+        best = max(best, size / (time.perf_counter() - start))
+    return best
+
+
+def table(result: Mapping) -> str:
+    """The result of `run` as plain text."""
+    lines = [
+        "{subject}: {parameters:,} parameters, {dtype}, on {device} ({threads} threads), torch {torch}".format(**result),
+        "{0[0]} x {0[1]} codes, batch {1}, cfg {2:g}, top-k {3}; memory is read at {4:.1f} GB/s".format(
+            *(result[key] for key in ("picture", "batch", "cfg", "top_k", "bandwidth_gb_a_second"))
+        ),
+        "",
+        f"{'loop':<12}{'passes':>8}{'ms/pass':>10}{'seconds':>10}{'cpu s':>9}{'ratio':>8}{'GB/s':>8}{'limit':>7}"
+        f"{'peak MiB':>10}",
+    ]
+    for row in result["rows"]:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        lines.append(
+            f"{row['name']:<12}{row['passes']:>8}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
+            f"{row['cpu_seconds']:>9.3f}{ratio:>8}{row['gb_a_second']:>8.2f}{row['share']:>7.0%}{row['peak_mib']:>10.0f}"
+        )
+    best = max(result["rows"], key=lambda row: row["share"])
+    lines += ["", f"roofline: {best['name']} reaches {best['share']:.0%} of the measured memory bandwidth"]
+    return "\n".join(lines)
+
+
+class _counted:
+    """Counts the forward passes of a module while the block lasts."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self.count = module, 0
+
+    def __enter__(self):
+        self.handle = self.module.register_forward_pre_hook(self._add)
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+    def _add(self, *_):
+        self.count += 1
+
+
+def _bytes_read(subject: Subject) -> int:
+    """Bytes of weights that a pass reads: all matrices of the layers, and of the head the picture's rows."""
+    layers = sum(weight.nbytes for weight in subject.base.model.layers.state_dict().values())
+    head = subject.base.lm_head.weight
+    return layers + len(subject.vocabulary.code_ids) * head.shape[1] * head.element_size()
+
+
+def _measured(device: torch.device, call: Callable[[], object]) -> tuple[float, float, float]:
+    """Seconds, CPU seconds, and the peak of memory in MiB: the device's, or all this process ever took on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start, cpu = time.perf_counter(), time.process_time()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    if device.type == "cuda":
+        return seconds, cpu, torch.cuda.max_memory_allocated(device) / _MIB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
+
+
+def _row(
+    name: str,
+    passes: int,
+    scale: float,
+    measured: tuple[float, float, float],
+    before: Sequence[Row] | None,
+    bytes_a_pass: int,
+    bandwidth: float,
+) -> Row:
+    """A line; its ratio to the first is of CPU seconds on a CPU and of seconds elsewhere."""
+    seconds, cpu, peak = (measured[0] * scale, measured[1] * scale, measured[2])
+    first = before[0] if before and before[0].name == "reference" else None
+    ratio = None if first is None else first.cpu_seconds / cpu
+    rate = passes * bytes_a_pass / seconds
+    return Row(name, passes, 1e3 * seconds / passes, seconds, cpu, ratio, rate / 1e9, rate / bandwidth, peak)
