@@ -73,9 +73,7 @@ class ChameleonConfig:
         }
         if any(unsupported.values()):
             names = ", ".join(name for name, wrong in unsupported.items() if wrong)
-            raise BadCheckpoint(
-                f"No Chameleon has this setting of {names}: use the config.json of the base model."
-            )
+            raise BadCheckpoint(f"No Chameleon has this setting of {names}: use the config.json of the base model.")
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
         if "rope_theta" in rope:
@@ -90,13 +88,12 @@ class ChameleonConfig:
 class Cache:
     """Keys and values of what a call has read so far, and the rotary tables for its positions; made once a call.
 
-    `keys`, `values`: [layers, rows, kv_heads, slots, head_dim]; `cos`, `sin`: [slots, head_dim], sin with its first
-    half negative; `places`: int64 [slots], counting; `lengths`: filled slots of each row. Slots behind it are never
-    read, so setting a length back forgets.
+    `kept`: [layers, rows, slots, 2 kv_heads, head_dim], keys before values; `cos`, `sin`: [slots, head_dim], sin with
+    its first half negative; `places`: int64 [slots], counting; `lengths`: filled slots of each row. Slots behind it
+    are never read, so setting a length back forgets.
     """
 
-    keys: Tensor
-    values: Tensor
+    kept: Tensor
     cos: Tensor
     sin: Tensor
     places: Tensor
@@ -107,8 +104,7 @@ class Cache:
         length = self.lengths[source]
         for row in rows:
             if row != source:
-                self.keys[:, row, :, :length] = self.keys[:, source, :, :length]
-                self.values[:, row, :, :length] = self.values[:, source, :, :length]
+                self.kept[:, row, :length] = self.kept[:, source, :length]
                 self.lengths[row] = length
 
 
@@ -144,15 +140,14 @@ class Chameleon(nn.Module):
     def new_cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` sequences of up to `slots` tokens, of the weights' device and dtype."""
         config, like = self.config, self.model.embed_tokens.weight
-        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_dim)
+        shape = (config.num_hidden_layers, rows, slots, 2 * config.num_key_value_heads, config.head_dim)
         channels = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=like.device)
         frequencies = 1.0 / config.rope_theta ** (channels / config.head_dim)
         places = torch.arange(slots, device=like.device)
         angles = places[:, None] * frequencies
         cos, sin = angles.cos().to(like.dtype), angles.sin().to(like.dtype)
         return Cache(
-            keys=like.new_zeros(shape),
-            values=like.new_zeros(shape),
+            kept=like.new_zeros(shape),
             cos=torch.cat((cos, cos), dim=-1),
             sin=torch.cat((-sin, sin), dim=-1),
             places=places,
@@ -186,7 +181,7 @@ class Chameleon(nn.Module):
         mask = None
         if masked:
             behind = cache.places[:total] > positions[:, None, :, None]
-            mask = cache.keys.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
+            mask = cache.kept.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
         step = _Step(
             rows=torch.arange(len(rows), device=positions.device)[:, None],
             positions=positions,
@@ -196,9 +191,8 @@ class Chameleon(nn.Module):
             sin=cache.sin[positions][:, :, None],
         )
         hidden = embeddings
-        for index, layer in enumerate(self.model.layers):
-            keys, values = (kept[index, rows.start : rows.stop] for kept in (cache.keys, cache.values))
-            hidden = layer(hidden, keys, values, step)
+        for layer, kept in zip(self.model.layers, cache.kept[:, rows.start : rows.stop].unbind(), strict=True):
+            hidden = layer(hidden, kept, step)
         return self.model.norm(hidden)
 
     def head(self, ids: Tensor) -> Tensor:
@@ -211,6 +205,11 @@ class Chameleon(nn.Module):
     def logits(self, hidden: Tensor, head: Tensor | None = None) -> Tensor:
         """Logits float32 [..., k] of hidden states [..., hidden], over `head` or the whole vocabulary."""
         return F.linear(hidden, self.lm_head.weight if head is None else head).float()
+
+    def compile_layers(self) -> None:
+        """Let torch.compile rewrite each layer at its first use; lengths may change without another."""
+        for layer in self.model.layers:
+            layer.compile(dynamic=True)
 
     def lay_out(self) -> "Chameleon":
         """Keep the matrices as the device reads them fastest; shapes and numbers stay. Returns itself.
@@ -245,11 +244,11 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _RMSNorm(config)
         self.mlp = _MLP(config)
 
-    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, step: _Step) -> Tensor:
+    def forward(self, hidden: Tensor, kept: Tensor, step: _Step) -> Tensor:
         if self.swin_norm:
-            hidden = hidden + self.input_layernorm(self.self_attn(hidden, keys, values, step))
+            hidden = hidden + self.input_layernorm(self.self_attn(hidden, kept, step))
             return hidden + self.post_attention_layernorm(self.mlp(hidden))
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), keys, values, step)
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), kept, step)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
@@ -275,10 +274,14 @@ class _Joined(nn.Module):
 
     @staticmethod
     def _split(module: "_Joined", state_dict: dict, prefix: str, _) -> None:
-        for name, parts in module.joined.items():
-            whole = state_dict.pop(prefix + name)
-            for (part, _), view in zip(parts, whole.split([rows for _, rows in parts]), strict=True):
-                state_dict[prefix + part] = view
+        parts = {}
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            name, whole = key.removeprefix(prefix), state_dict.pop(key)
+            names, rows = zip(*module.joined.get(name, [(name, len(whole))]), strict=True)
+            parts |= zip(names, whole.split(rows), strict=True)
+        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in parts))
+        for name in sorted(parts, key=lambda name: owners.index(name.rpartition(".")[0])):
+            state_dict[prefix + name] = parts[name]
 
 
 class _Attention(_Joined):
@@ -288,7 +291,7 @@ class _Attention(_Joined):
         super().__init__()
         hidden, head_dim = config.hidden_size, config.head_dim
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.heads = [heads, kv_heads, kv_heads]
+        self.heads = (heads, kv_heads, kv_heads)
         self.grouped = kv_heads != heads
         self.qkv_proj = nn.Linear(hidden, sum(self.heads) * head_dim, bias=False)
         self.o_proj = nn.Linear(hidden, hidden, bias=False)
@@ -300,18 +303,18 @@ class _Attention(_Joined):
             **{f"qk_norm.{kind}": [(f"q_norm.{kind}", heads), (f"k_norm.{kind}", kv_heads)] for kind in _NORM},
         }
 
-    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, step: _Step) -> Tensor:
-        """`keys`, `values`: this layer's cache [rows, kv_heads, slots, head_dim], written in place."""
-        heads = self.qkv_proj(hidden).unflatten(-1, (sum(self.heads), -1))
-        rotated = _rotate(self.qk_norm(heads[:, :, : -self.heads[2]]), step)
-        keys[step.rows, :, step.positions] = rotated[:, :, self.heads[0] :]
-        values[step.rows, :, step.positions] = heads[:, :, -self.heads[2] :]
+    def forward(self, hidden: Tensor, kept: Tensor, step: _Step) -> Tensor:
+        """`kept`: this layer's cache [rows, slots, 2 kv_heads, head_dim], written in place."""
+        heads = self.qkv_proj(hidden).view(*hidden.shape[:2], sum(self.heads), -1)
+        query_key = heads[:, :, : self.heads[0] + self.heads[1]]
+        normed = self.qk_norm(query_key)
+        # Rotary embedding: channel i turns with channel i + head_dim / 2.
+        torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin, out=query_key)
+        query, key_value = heads.split((self.heads[0], 2 * self.heads[1]), dim=2)
+        kept.index_put_((step.rows, step.positions), key_value)
+        key, value = kept[:, : step.total].transpose(1, 2).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(
-            rotated[:, :, : self.heads[0]].transpose(1, 2),
-            keys[:, :, : step.total],
-            values[:, :, : step.total],
-            attn_mask=step.mask,
-            enable_gqa=self.grouped,
+            query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=self.grouped
         )
         return self.o_proj(attended.transpose(1, 2).flatten(2))
 
@@ -353,11 +356,6 @@ class _HeadNorm(nn.Module):
 
     def forward(self, heads: Tensor) -> Tensor:
         return torch.addcmul(self.bias, F.layer_norm(heads, heads.shape[-1:], eps=_QK_NORM_EPS), self.weight)
-
-
-def _rotate(heads: Tensor, step: _Step) -> Tensor:
-    """Rotary embedding of [rows, n, heads, head_dim]: channel i turns with channel i + head_dim / 2."""
-    return torch.addcmul(heads * step.cos, heads.roll(heads.shape[-1] // 2, dims=-1), step.sin)
 
 
 def expand_norms(state_dict: dict[str, Tensor], config: ChameleonConfig) -> dict[str, Tensor]:

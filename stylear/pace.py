@@ -4,8 +4,10 @@ import time
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
-from .chameleon import Chameleon
+from .chameleon import Cache, Chameleon
+from .graphs import Passes
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 _SLOTS = 256  # what a timed pass looks back at
@@ -67,21 +69,21 @@ class Pace:
         return self._known[key]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _measure(model: Chameleon, codes: int, rows: int) -> dict[int, float]:
     cache, costs = model.new_cache(rows, _SLOTS + max(WINDOWS)), {}
-    head = model.lm_head.weight[:codes]
+    head, passes = model.lm_head.weight[:codes], Passes(model, cache)
     for window in WINDOWS:
         embeddings = head.new_zeros(rows, window, head.shape[1])
-        costs[window] = min(_timed(model, embeddings, cache, head) for _ in range(_REPEATS))
+        costs[window] = min(_timed(model, embeddings, cache, head, passes) for _ in range(_REPEATS))
         if costs[window] > costs[1] * window:
             break  # so dear that larger ones cannot pay either
     return costs
 
 
-def _timed(model: Chameleon, embeddings: torch.Tensor, cache, head: torch.Tensor) -> float:
+def _timed(model: Chameleon, embeddings: Tensor, cache: Cache, head: Tensor, passes: Passes) -> float:
     cache.lengths = [_SLOTS] * embeddings.shape[0]
     start = time.perf_counter()
-    drawn = model.logits(model(embeddings, cache), head).argmax(dim=-1)
+    drawn = model.logits(passes(embeddings), head).argmax(dim=-1)
     drawn.cpu()  # waits for the device
     return time.perf_counter() - start

@@ -32,6 +32,7 @@ from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
 from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
+from .quantize import quantize as reduce
 from .resampler import Resampler
 from .sampling import embed_prompt, sample
 from .segment import Segmenter, content_picture
@@ -67,7 +68,7 @@ class StyleAR:
         """Tie parts together; BadCheckpoint with both numbers if they do not fit. Most want `load`."""
         self.base, self.vocabulary, self.resampler = base, vocabulary, resampler
         self.vqgan, self.image_encoder, self.segmenter = vqgan, image_encoder, segmenter
-        self.pace = Pace()
+        self.pace, self.quantized = Pace(), None
         self.grid = LATENTS_PER_GRID * vqgan.downsampling
         self.size = size or self.grid * min(RELEASED_STEPS, vocabulary.max_grid)
         made, read = resampler.config.output, resampler.config.features
@@ -87,14 +88,18 @@ class StyleAR:
         segmenter: str | PathLike | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        quantize: str | None = None,
+        compile: bool = False,
     ) -> "StyleAR":
         """Load a model: "mini" for the bundled one, or a folder or file for each part.
 
         A file is known by what is in it. A part that is not given is looked for in the folder `base` and
         those directly below it; only the segmenter may be absent. `dtype` of the base: float32, bfloat16 or
         float16 (torch's, or the name), by default bfloat16 on CUDA and float32 elsewhere; the smaller parts
-        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. Raises MissingPart with
-        the part, where it was looked for and how to get it, or BadCheckpoint.
+        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. `quantize`: "int8" or "int4"
+        keeps the base's matrices in so many bits, for less memory. `compile`: let torch.compile rewrite the base's
+        layers at first use, which takes a compiler and minutes. Raises MissingPart with the part, where it was
+        looked for and how to get it, or BadCheckpoint.
         """
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
         _check_paths(base=base, **{name: place for name, place in given.items() if place is not None})
@@ -110,8 +115,14 @@ class StyleAR:
         parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
         if segmenter:
             parts.append(load_segmenter(segmenter))
+        if quantize is not None:
+            reduce(decoder, quantize)
         decoder, resampler, *others = (part.to(device) for part in parts)
-        return cls(decoder.lay_out(), vocabulary, resampler, *others, size=size)
+        if compile:
+            decoder.compile_layers()
+        model = cls(decoder.lay_out(), vocabulary, resampler, *others, size=size)
+        model.quantized = quantize
+        return model
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -125,6 +136,7 @@ class StyleAR:
             "size": self.size,
             "grid": self.grid,
             "largest": self.grid * self.vocabulary.max_grid,
+            "quantize": self.quantized,
             "style_tokens": [self.resampler.config.tokens, self.resampler.config.output],
             "parts": {
                 name: {
@@ -211,9 +223,7 @@ class StyleAR:
             raise BadInput("This style has no features to subtract from. Encode its picture again.")
         if mask is not None:
             image = content_picture(image, mask)
-        return style.with_tokens(
-            enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta)
-        )
+        return style.with_tokens(enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta))
 
     @torch.no_grad()
     def encode_condition(self, image: Picture) -> Tensor:

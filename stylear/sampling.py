@@ -9,6 +9,7 @@ from .chameleon import Chameleon
 from .checks import whole
 from .drawing import Noise, SamplingSettings, draw, draw_surely, guide, margin
 from .errors import BadCheckpoint, BadInput, Cancelled
+from .graphs import Passes
 from .memory import check_room
 from .pace import Windows
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
@@ -28,7 +29,6 @@ def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
     return embeddings
 
 
-@torch.no_grad()
 def sample(
     model: Chameleon,
     vocabulary: Vocabulary,
@@ -108,6 +108,7 @@ class _Run:
         body = torch.tensor(self.body, device=self.prompt.device)
         return body.view(-1, self.height, self.width + 1)[:, :, :-1].contiguous()
 
+    @torch.inference_mode()
     def advance(self) -> None:
         """Draw at least one code of each unfinished picture, and at most the window."""
         window = min(self.windows.best(), self.total)
@@ -135,7 +136,7 @@ class _Run:
             rows = range(index * images, (index + 1) * images)
             hidden.append(self.model(start[None], self.cache, rows[:1])[:, -1:].expand(images, -1, -1))
             self.cache.share(rows[0], rows)
-        self.begun = list(self.cache.lengths)
+        self.begun, self.passes = list(self.cache.lengths), Passes(self.model, self.cache)
         return torch.cat(hidden)
 
     def _read(self, count: int) -> Tensor:
@@ -153,7 +154,7 @@ class _Run:
         read = [body[first : first + length] for first, body in zip(firsts, self.body, strict=True)]
         self.cache.lengths = [begun + firsts[row % images] for row, begun in enumerate(self.begun)]
         embeddings = self.model.embed(self.alphabet[torch.tensor(read * guidance, device=self.alphabet.device)])
-        hidden = self.model(embeddings, self.cache)
+        hidden = self.passes(embeddings)
         behind = [
             [min(self._at(place + ahead) - 1 - first, length - 1) for ahead in range(count)]
             for place, first in zip(self.places, firsts, strict=True)
@@ -238,4 +239,3 @@ def _latent_size(vocabulary: Vocabulary, model: Chameleon, grid: tuple[int, int]
             f"positions for {limit}: ask for a smaller one."
         )
     return height, width
-
