@@ -206,6 +206,15 @@ class Chameleon(nn.Module):
         """Logits float32 [..., k] of hidden states [..., hidden], over `head` or the whole vocabulary."""
         return F.linear(hidden, self.lm_head.weight if head is None else head).float()
 
+    def join(self, weights: dict[str, Tensor]) -> None:
+        """Make Hugging Face's weights those that are loaded, within the dict: only one matrix is held twice at a time.
+
+        `load_state_dict` does this too, but cannot let go of what its caller holds.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, _Joined):
+                module.join(weights, f"{name}.")
+
     def compile_layers(self) -> None:
         """Let torch.compile rewrite each layer at its first use; lengths may change without another."""
         for layer in self.model.layers:
@@ -255,8 +264,7 @@ class _Layer(nn.Module):
 class _Joined(nn.Module):
     """A module that keeps tensors of Hugging Face's names joined along their first dimension.
 
-    `joined`: own name to the (name, rows) of its parts. The parts are joined one module at a time and taken out of
-    the dict being loaded, so that nothing but the caller's own references is held twice.
+    `joined`: own name to the (name, rows) of its parts.
     """
 
     joined: dict[str, list[tuple[str, int]]]
@@ -265,11 +273,15 @@ class _Joined(nn.Module):
         super().__init__()
         self._register_state_dict_hook(self._split)
 
-    def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
+    def join(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """Put joined tensors in the place of their parts, one after the other, where all parts are there."""
         for name, parts in self.joined.items():
             keys = [prefix + part for part, _ in parts]
             if all(key in state_dict for key in keys):
                 state_dict[prefix + name] = torch.cat([state_dict.pop(key) for key in keys])
+
+    def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
+        self.join(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     @staticmethod
