@@ -1,4 +1,4 @@
-"""The command line: python -m stylear generate | sheet | info | convert."""
+"""The command line: python -m stylear generate | sheet | info | convert | bench."""
 
 import argparse
 import json
@@ -60,6 +60,7 @@ def generate(options: argparse.Namespace) -> None:
             cfg=options.cfg,
             top_k=options.top_k,
             temperature=options.temperature,
+            window=options.window,
             progress=progress,
         )
     told = _told(options)
@@ -91,7 +92,7 @@ def sheet(options: argparse.Namespace) -> None:
             style = model.encode_style(reference).with_noise(options.gamma, options.noise_seed)
             rows.append([])
             for prompt in options.prompts:
-                settings = {"cfg": options.cfg, "top_k": options.top_k, "temperature": options.temperature}
+                settings = {name: getattr(options, name) for name in ("cfg", "top_k", "temperature", "window")}
                 rows[-1].append(_to_image(model.generate(prompt, style, seed=options.seed, **settings)[0]))
                 progress(sum(map(len, rows)), len(references) * len(options.prompts))
     with new_file(target, options.overwrite) as draft:
@@ -113,6 +114,27 @@ def convert(options: argparse.Namespace) -> None:
 
     for part in run(options.source, options.target, options.overwrite):
         print(f"{options.target}: {part}")
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure the sampler against the released loop and the device's memory bandwidth."""
+    from . import bench as measures
+    from .drawing import SamplingSettings
+    from .pipeline import MAX_BATCH, _device, _dtype
+
+    settings, batch = SamplingSettings(options.cfg, options.top_k), whole("--batch", options.batch, 1, MAX_BATCH)
+    device = _device(options.device)
+    if options.shape:
+        subject = measures.random_subject(options.shape, device, _dtype(options.dtype, device))
+    else:
+        parts = {name: getattr(options, name) for name in ("adapter", "vqgan", "image_encoder")}
+        subject = measures.loaded_subject(options.model, parts, device, options.dtype)
+    passes = 0 if options.no_reference else options.reference_passes
+    result = measures.run(
+        *(subject, options.windows, settings, batch, passes, options.quantize),
+        said=lambda name: print(f"measuring {name}", file=sys.stderr),
+    )
+    print(json.dumps(result, indent=1) if options.json else measures.table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,9 +176,29 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
         command.add_argument("--top-k", type=_whole, default=2000, help="likeliest codes to draw from; 1 is greedy")
         command.add_argument("--temperature", type=_number, default=1.0, help="(%(default)s)")
+        command.add_argument(
+            "--window", type=_window, default="auto", help="codes a pass draws, or auto; changes only the time"
+        )
         command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
         command.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
+        command.add_argument("--quantize", help="int8 or int4: the base in so many bits, for less memory")
         command.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+    timed = _command(commands, "bench", bench, "how fast the sampler is, and what limits it")
+    timed.add_argument("--model", "--base", default="mini", help="mini, or the base model's folder or file")
+    for part in ("adapter", "vqgan", "image-encoder"):
+        timed.add_argument(f"--{part}", help="its folder or file (searched for in the model's folder)")
+    timed.add_argument("--shape", choices=("7b", "mid", "mini"), help="random weights of this shape, not a model's")
+    timed.add_argument("--windows", type=_window, nargs="+", default=[1, 4, 8, 16, "auto"], help="(1 4 8 16 auto)")
+    timed.add_argument("--batch", type=_whole, default=1, help="how many pictures at once (%(default)s)")
+    timed.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
+    timed.add_argument("--top-k", type=_whole, default=2000, help="(%(default)s)")
+    timed.add_argument("--reference-passes", type=_whole, help="time so many tokens of the released loop (all)")
+    timed.add_argument("--no-reference", action="store_true", help="leave the released loop out")
+    timed.add_argument("--device", help="cpu, cuda or mps (the best there is)")
+    timed.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
+    timed.add_argument("--quantize", choices=("int8", "int4"), help="measure the base in so many bits")
+    timed.add_argument("--json", action="store_true", help="print JSON")
 
     files = _command(commands, "info", info, "what each file or folder holds")
     files.add_argument("paths", nargs="+", metavar="PATH")
@@ -185,6 +227,7 @@ def _load(options: argparse.Namespace):
         segmenter=options.segmenter,
         dtype=options.dtype,
         device=options.device,
+        quantize=options.quantize,
     )
 
 
@@ -259,6 +302,10 @@ def _number(text: str) -> float:
 def _whole(text: str) -> int:
     with _said(text, "is not a whole number"):
         return int(text)
+
+
+def _window(text: str) -> int | str:
+    return text if text == "auto" else _whole(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """The Chameleon decoder for sampling, with Hugging Face's keys and a preallocated key/value cache."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from .errors import BadCheckpoint, MissingPart
 from .shapes import check_numbers
 
+_NORM = ("weight", "bias")
 _QK_NORM_EPS = 1e-5  # fixed in Chameleon, unlike rms_norm_eps
 
 
@@ -84,16 +86,17 @@ class ChameleonConfig:
 
 @dataclass
 class Cache:
-    """Keys and values of what a call has read so far, and the rotary tables for its positions.
+    """Keys and values of what a call has read so far, and the rotary tables for its positions; made once a call.
 
-    `keys`, `values`: [layers, rows, kv_heads, slots, head_dim]; `cos`, `sin`: [slots, head_dim / 2];
-    `lengths`: filled slots of each row. Slots behind it are never read, so setting a length back forgets.
+    `kept`: [layers, rows, slots, 2 kv_heads, head_dim], keys before values; `cos`, `sin`: [slots, head_dim], sin with
+    its first half negative; `places`: int64 [slots], counting; `lengths`: filled slots of each row. Slots behind it
+    are never read, so setting a length back forgets.
     """
 
-    keys: Tensor
-    values: Tensor
+    kept: Tensor
     cos: Tensor
     sin: Tensor
+    places: Tensor
     lengths: list[int] = field(default_factory=list)
 
     def share(self, source: int, rows: range) -> None:
@@ -101,8 +104,7 @@ class Cache:
         length = self.lengths[source]
         for row in rows:
             if row != source:
-                self.keys[:, row, :, :length] = self.keys[:, source, :, :length]
-                self.values[:, row, :, :length] = self.values[:, source, :, :length]
+                self.kept[:, row, :length] = self.kept[:, source, :length]
                 self.lengths[row] = length
 
 
@@ -113,13 +115,17 @@ class _Step:
     rows: Tensor  # [rows, 1], counting the rows of this pass
     positions: Tensor  # [rows, n]
     total: int  # slots to read
-    mask: Tensor  # [rows, 1, n, total], true where a query may look
-    cos: Tensor  # [rows, n, 1, head_dim / 2]
+    mask: Tensor | None  # [rows, 1, n, total], 0 where a query may look, else -inf; None: everywhere
+    cos: Tensor  # [rows, n, 1, head_dim]
     sin: Tensor
 
 
 class Chameleon(nn.Module):
-    """Chameleon's language model (arXiv 2405.09818): embeddings in, hidden states and logits out."""
+    """Chameleon's language model (arXiv 2405.09818): embeddings in, hidden states and logits out.
+
+    Its state dict has Hugging Face's keys. Inside, projections that read the same input are one matrix: loading
+    joins them and `state_dict` hands out views.
+    """
 
     def __init__(self, config: ChameleonConfig):
         super().__init__()
@@ -129,20 +135,22 @@ class Chameleon(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings [..., hidden] of token ids int64 [...]."""
-        return self.model.embed_tokens(ids)
+        return F.embedding(ids, self.model.embed_tokens.weight)
 
     def new_cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` sequences of up to `slots` tokens, of the weights' device and dtype."""
         config, like = self.config, self.model.embed_tokens.weight
-        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_dim)
+        shape = (config.num_hidden_layers, rows, slots, 2 * config.num_key_value_heads, config.head_dim)
         channels = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=like.device)
         frequencies = 1.0 / config.rope_theta ** (channels / config.head_dim)
-        angles = torch.arange(slots, dtype=torch.float32, device=like.device)[:, None] * frequencies
+        places = torch.arange(slots, device=like.device)
+        angles = places[:, None] * frequencies
+        cos, sin = angles.cos().to(like.dtype), angles.sin().to(like.dtype)
         return Cache(
-            keys=like.new_zeros(shape),
-            values=like.new_zeros(shape),
-            cos=angles.cos().to(like.dtype),
-            sin=angles.sin().to(like.dtype),
+            kept=like.new_zeros(shape),
+            cos=torch.cat((cos, cos), dim=-1),
+            sin=torch.cat((-sin, sin), dim=-1),
+            places=places,
             lengths=[0] * rows,
         )
 
@@ -153,13 +161,38 @@ class Chameleon(nn.Module):
         own length, which grows by n. ValueError if the cache has too few slots.
         """
         rows = range(len(cache.lengths)) if rows is None else rows
-        step = self._step(embeddings.shape[1], cache, rows)
+        lengths, n = cache.lengths[rows.start : rows.stop], embeddings.shape[1]
+        total = max(lengths) + n
+        if total > len(cache.places):
+            raise ValueError(f"The cache has {len(cache.places)} slots and {total} are needed.")
+        positions = torch.tensor(lengths, device=cache.places.device)[:, None] + cache.places[:n]
+        masked = n > 1 or min(lengths) < max(lengths)
+        hidden = self.read(embeddings, cache, rows, positions, total, masked)
+        cache.lengths[rows.start : rows.stop] = [length + n for length in lengths]
+        return hidden
+
+    def read(
+        self, embeddings: Tensor, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool = True
+    ) -> Tensor:
+        """What `forward` does on the device, at `positions` int64 [rows, n], looking at `total` slots at most.
+
+        `masked`: whether any of these lies behind a row's position; where none does, leaving it out is faster.
+        """
+        mask = None
+        if masked:
+            behind = cache.places[:total] > positions[:, None, :, None]
+            mask = cache.kept.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
+        step = _Step(
+            rows=torch.arange(len(rows), device=positions.device)[:, None],
+            positions=positions,
+            total=total,
+            mask=mask,
+            cos=cache.cos[positions][:, :, None],
+            sin=cache.sin[positions][:, :, None],
+        )
         hidden = embeddings
-        for index, layer in enumerate(self.model.layers):
-            keys, values = (kept[index, rows.start : rows.stop] for kept in (cache.keys, cache.values))
-            hidden = layer(hidden, keys, values, step)
-        for row in rows:
-            cache.lengths[row] += embeddings.shape[1]
+        for layer, kept in zip(self.model.layers, cache.kept[:, rows.start : rows.stop].unbind(), strict=True):
+            hidden = layer(hidden, kept, step)
         return self.model.norm(hidden)
 
     def head(self, ids: Tensor) -> Tensor:
@@ -173,21 +206,30 @@ class Chameleon(nn.Module):
         """Logits float32 [..., k] of hidden states [..., hidden], over `head` or the whole vocabulary."""
         return F.linear(hidden, self.lm_head.weight if head is None else head).float()
 
-    def _step(self, n: int, cache: Cache, rows: range) -> _Step:
-        device, slots = cache.keys.device, cache.keys.shape[3]
-        lengths = [cache.lengths[row] for row in rows]
-        total = max(lengths) + n
-        if total > slots:
-            raise ValueError(f"The cache has {slots} slots and {total} are needed.")
-        positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n, device=device)
-        return _Step(
-            rows=torch.arange(len(rows), device=device)[:, None],
-            positions=positions,
-            total=total,
-            mask=(torch.arange(total, device=device) <= positions[..., None])[:, None],
-            cos=cache.cos[positions][:, :, None],
-            sin=cache.sin[positions][:, :, None],
-        )
+    def join(self, weights: dict[str, Tensor]) -> None:
+        """Make Hugging Face's weights those that are loaded, within the dict: only one matrix is held twice at a time.
+
+        `load_state_dict` does this too, but cannot let go of what its caller holds.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, _Joined):
+                module.join(weights, f"{name}.")
+
+    def compile_layers(self) -> None:
+        """Let torch.compile rewrite each layer at its first use; lengths may change without another."""
+        for layer in self.model.layers:
+            layer.compile(dynamic=True)
+
+    def lay_out(self) -> "Chameleon":
+        """Keep the matrices as the device reads them fastest; shapes and numbers stay. Returns itself.
+
+        On a CPU in float32 that is column by column: products of a few tokens then take about half as long.
+        """
+        for module in self.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(module, nn.Linear) and weight.device.type == "cpu" and weight.dtype == torch.float32:
+                weight.data = weight.data.t().contiguous().t()
+        return self
 
 
 class _Decoder(nn.Module):
@@ -211,55 +253,97 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _RMSNorm(config)
         self.mlp = _MLP(config)
 
-    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, step: _Step) -> Tensor:
+    def forward(self, hidden: Tensor, kept: Tensor, step: _Step) -> Tensor:
         if self.swin_norm:
-            hidden = hidden + self.input_layernorm(self.self_attn(hidden, keys, values, step))
+            hidden = hidden + self.input_layernorm(self.self_attn(hidden, kept, step))
             return hidden + self.post_attention_layernorm(self.mlp(hidden))
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), keys, values, step)
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), kept, step)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
-class _Attention(nn.Module):
+class _Joined(nn.Module):
+    """A module that keeps tensors of Hugging Face's names joined along their first dimension.
+
+    `joined`: own name to the (name, rows) of its parts.
+    """
+
+    joined: dict[str, list[tuple[str, int]]]
+
+    def __init__(self):
+        super().__init__()
+        self._register_state_dict_hook(self._split)
+
+    def join(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """Put joined tensors in the place of their parts, one after the other, where all parts are there."""
+        for name, parts in self.joined.items():
+            keys = [prefix + part for part, _ in parts]
+            if all(key in state_dict for key in keys):
+                state_dict[prefix + name] = torch.cat([state_dict.pop(key) for key in keys])
+
+    def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
+        self.join(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    @staticmethod
+    def _split(module: "_Joined", state_dict: dict, prefix: str, _) -> None:
+        parts = {}
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            name, whole = key.removeprefix(prefix), state_dict.pop(key)
+            names, rows = zip(*module.joined.get(name, [(name, len(whole))]), strict=True)
+            parts |= zip(names, whole.split(rows), strict=True)
+        owners = list(dict.fromkeys(name.rpartition(".")[0] for name in parts))
+        for name in sorted(parts, key=lambda name: owners.index(name.rpartition(".")[0])):
+            state_dict[prefix + name] = parts[name]
+
+
+class _Attention(_Joined):
     """Causal attention with a LayerNorm on each head's queries and keys before the rotary embedding."""
 
     def __init__(self, config: ChameleonConfig):
         super().__init__()
-        hidden, kv_width = config.hidden_size, config.num_key_value_heads * config.head_dim
-        self.grouped = config.num_key_value_heads != config.num_attention_heads
-        self.q_proj = nn.Linear(hidden, hidden, bias=False)
-        self.k_proj = nn.Linear(hidden, kv_width, bias=False)
-        self.v_proj = nn.Linear(hidden, kv_width, bias=False)
+        hidden, head_dim = config.hidden_size, config.head_dim
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.heads = (heads, kv_heads, kv_heads)
+        self.grouped = kv_heads != heads
+        self.qkv_proj = nn.Linear(hidden, sum(self.heads) * head_dim, bias=False)
         self.o_proj = nn.Linear(hidden, hidden, bias=False)
-        self.q_norm = _HeadNorm(config.num_attention_heads, config.head_dim)
-        self.k_norm = _HeadNorm(config.num_key_value_heads, config.head_dim)
+        self.qk_norm = _HeadNorm(heads + kv_heads, head_dim)
+        self.joined = {
+            "qkv_proj.weight": [
+                (f"{name}_proj.weight", count * head_dim) for name, count in zip("qkv", self.heads, strict=True)
+            ],
+            **{f"qk_norm.{kind}": [(f"q_norm.{kind}", heads), (f"k_norm.{kind}", kv_heads)] for kind in _NORM},
+        }
 
-    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, step: _Step) -> Tensor:
-        """`keys`, `values`: this layer's cache [rows, kv_heads, slots, head_dim], written in place."""
-        query = _rotate(self.q_norm(self.q_proj(hidden)), step)
-        key = _rotate(self.k_norm(self.k_proj(hidden)), step)
-        keys[step.rows, :, step.positions] = key
-        values[step.rows, :, step.positions] = self.v_proj(hidden).view_as(key)
+    def forward(self, hidden: Tensor, kept: Tensor, step: _Step) -> Tensor:
+        """`kept`: this layer's cache [rows, slots, 2 kv_heads, head_dim], written in place."""
+        heads = self.qkv_proj(hidden).view(*hidden.shape[:2], sum(self.heads), -1)
+        query_key = heads[:, :, : self.heads[0] + self.heads[1]]
+        normed = self.qk_norm(query_key)
+        # Rotary embedding: channel i turns with channel i + head_dim / 2.
+        torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin, out=query_key)
+        query, key_value = heads.split((self.heads[0], 2 * self.heads[1]), dim=2)
+        kept.index_put_((step.rows, step.positions), key_value)
+        key, value = kept[:, : step.total].transpose(1, 2).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            keys[:, :, : step.total],
-            values[:, :, : step.total],
-            attn_mask=step.mask,
-            enable_gqa=self.grouped,
+            query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=self.grouped
         )
         return self.o_proj(attended.transpose(1, 2).flatten(2))
 
 
-class _MLP(nn.Module):
+class _MLP(_Joined):
     """The gated feed-forward block."""
 
     def __init__(self, config: ChameleonConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        inner = config.intermediate_size
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * inner, bias=False)
+        self.down_proj = nn.Linear(inner, config.hidden_size, bias=False)
+        self.joined = {"gate_up_proj.weight": [("gate_proj.weight", inner), ("up_proj.weight", inner)]}
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        gate, up = self.gate_up_proj(hidden).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class _RMSNorm(nn.Module):
@@ -275,23 +359,15 @@ class _RMSNorm(nn.Module):
 
 
 class _HeadNorm(nn.Module):
-    """LayerNorm over the channels of each head, with a scale and a shift for every head."""
+    """LayerNorm over the channels of each head [rows, n, heads, head_dim], with a scale and a shift for every head."""
 
     def __init__(self, heads: int, head_dim: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(heads, head_dim))
         self.bias = nn.Parameter(torch.zeros(heads, head_dim))
 
-    def forward(self, projected: Tensor) -> Tensor:
-        """[rows, n, heads * head_dim] to [rows, n, heads, head_dim]."""
-        heads = projected.unflatten(-1, self.weight.shape)
-        return F.layer_norm(heads, heads.shape[-1:], eps=_QK_NORM_EPS) * self.weight + self.bias
-
-
-def _rotate(heads: Tensor, step: _Step) -> Tensor:
-    """Rotary embedding of [rows, n, heads, head_dim]: channel i turns with channel i + head_dim / 2."""
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((first * step.cos - second * step.sin, second * step.cos + first * step.sin), dim=-1)
+    def forward(self, heads: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, F.layer_norm(heads, heads.shape[-1:], eps=_QK_NORM_EPS), self.weight)
 
 
 def expand_norms(state_dict: dict[str, Tensor], config: ChameleonConfig) -> dict[str, Tensor]:

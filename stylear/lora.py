@@ -20,7 +20,7 @@ def fold(state_dict: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Te
     model.
     """
     folded = dict(state_dict)
-    for module, (a, b) in _pairs(lora).items():
+    for module, (a, b) in pairs(lora).items():
         name = f"{module}.weight"
         if name not in state_dict:
             raise BadCheckpoint(f"The LoRA changes {name}, which the base model lacks: use the base it was made for.")
@@ -36,12 +36,12 @@ def fold(state_dict: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Te
 
 def lora_targets(lora: dict[str, Tensor]) -> tuple[str, ...]:
     """Names of the modules a released LoRA changes, such as `model.layers.0.self_attn.q_proj`, sorted."""
-    return tuple(sorted(_pairs(lora)))
+    return tuple(sorted(pairs(lora)))
 
 
 def lora_rank(lora: dict[str, Tensor]) -> int:
     """The rank r of a released LoRA; BadCheckpoint if its modules differ in it."""
-    ranks = sorted({a.shape[1] for a, _ in _pairs(lora).values()})
+    ranks = sorted({a.shape[1] for a, _ in pairs(lora).values()})
     if len(ranks) != 1:
         raise BadCheckpoint(f"A StyleAR LoRA has one rank and this has {ranks}: use the released model.safetensors.")
     return ranks[0]
@@ -50,7 +50,7 @@ def lora_rank(lora: dict[str, Tensor]) -> int:
 def to_peft(lora: dict[str, Tensor]) -> dict[str, Tensor]:
     """The released layout as PEFT saves it: lora_A [r, in], lora_B [out, r], for an alpha of r."""
     halves = {}
-    for module, (a, b) in _pairs(lora).items():
+    for module, (a, b) in pairs(lora).items():
         halves[f"base_model.model.{module}.lora_A.weight"] = a.T.contiguous()
         halves[f"base_model.model.{module}.lora_B.weight"] = b.T.contiguous()
     return halves
@@ -67,7 +67,7 @@ def from_peft(state_dict: dict[str, Tensor], scaling: float = 1.0) -> dict[str, 
             raise BadCheckpoint(f"{name} is {list(weight.shape)} and has to be a matrix: save the adapter again.")
         half = weight.T if match["half"] == "A" else weight.T * scaling
         halves[_official_name(match["module"], match["half"])] = half.contiguous()
-    _pairs(halves)
+    pairs(halves)
     return halves
 
 
@@ -75,7 +75,7 @@ def _official_name(module: str, half: str) -> str:
     return f"{_OFFICIAL_HEAD if module == _HEAD else module}_lora.{half}"
 
 
-def _pairs(lora: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def pairs(lora: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Module name to (A [in, r], B [r, out]); BadCheckpoint for what is not a whole LoRA."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, weight in lora.items():

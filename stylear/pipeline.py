@@ -26,11 +26,15 @@ from .checkpoint import (
 )
 from .checks import SEEDS, whole
 from .condition import condition_pixels
+from .drawing import SamplingSettings
 from .encoder import ImageEncoder
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
+from .memory import free_bytes, gib, out_of_memory
+from .pace import Pace, Windows
+from .quantize import quantize as reduce
 from .resampler import Resampler
-from .sampling import SamplingSettings, embed_prompt, sample
+from .sampling import embed_prompt, sample
 from .segment import Segmenter, content_picture
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
@@ -64,6 +68,7 @@ class StyleAR:
         """Tie parts together; BadCheckpoint with both numbers if they do not fit. Most want `load`."""
         self.base, self.vocabulary, self.resampler = base, vocabulary, resampler
         self.vqgan, self.image_encoder, self.segmenter = vqgan, image_encoder, segmenter
+        self.pace, self.quantized = Pace(), None
         self.grid = LATENTS_PER_GRID * vqgan.downsampling
         self.size = size or self.grid * min(RELEASED_STEPS, vocabulary.max_grid)
         made, read = resampler.config.output, resampler.config.features
@@ -83,14 +88,18 @@ class StyleAR:
         segmenter: str | PathLike | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        quantize: str | None = None,
+        compile: bool = False,
     ) -> "StyleAR":
         """Load a model: "mini" for the bundled one, or a folder or file for each part.
 
         A file is known by what is in it. A part that is not given is looked for in the folder `base` and
         those directly below it; only the segmenter may be absent. `dtype` of the base: float32, bfloat16 or
         float16 (torch's, or the name), by default bfloat16 on CUDA and float32 elsewhere; the smaller parts
-        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. Raises MissingPart with
-        the part, where it was looked for and how to get it, or BadCheckpoint.
+        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. `quantize`: "int8" or "int4"
+        keeps the base's matrices in so many bits, for less memory. `compile`: let torch.compile rewrite the base's
+        layers at first use, which takes a compiler and minutes. Raises MissingPart with the part, where it was
+        looked for and how to get it, or BadCheckpoint.
         """
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
         _check_paths(base=base, **{name: place for name, place in given.items() if place is not None})
@@ -106,8 +115,14 @@ class StyleAR:
         parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
         if segmenter:
             parts.append(load_segmenter(segmenter))
+        if quantize is not None:
+            reduce(decoder, quantize)
         decoder, resampler, *others = (part.to(device) for part in parts)
-        return cls(decoder, vocabulary, resampler, *others, size=size)
+        if compile:
+            decoder.compile_layers()
+        model = cls(decoder.lay_out(), vocabulary, resampler, *others, size=size)
+        model.quantized = quantize
+        return model
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -121,6 +136,7 @@ class StyleAR:
             "size": self.size,
             "grid": self.grid,
             "largest": self.grid * self.vocabulary.max_grid,
+            "quantize": self.quantized,
             "style_tokens": [self.resampler.config.tokens, self.resampler.config.output],
             "parts": {
                 name: {
@@ -228,6 +244,7 @@ class StyleAR:
         cfg: float = 4.0,
         top_k: int = 2000,
         temperature: float = 1.0,
+        window: int | str = "auto",
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         preview: Callable[[Tensor], None] | None = None,
@@ -237,7 +254,8 @@ class StyleAR:
 
         width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
-        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. `progress(done, total)`;
+        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. window: how many codes a pass draws, 1
+        to 4096, or "auto" for what is fastest here; in float32 it never changes the picture. `progress(done, total)`;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures.
         Raises BadInput for a value out of its range and for a prompt that is too long.
@@ -255,18 +273,46 @@ class StyleAR:
             style_tokens=self.resampler.config.tokens,
             max_length=self._room(grid, condition),
         )
-        codes = sample(
-            self.base,
-            self.vocabulary,
-            embed_prompt(self.base, template, style.tokens),
-            grid,
-            seeds,
-            settings,
-            progress,
-            cancelled,
-            None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0])),
+        start = embed_prompt(self.base, template, style.tokens)
+        on_row = None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0]))
+
+        def codes_of(seeds: Sequence[int]) -> Tensor:
+            windows = self._windows(window, len(seeds) * (1 + (settings.cfg != 1)))
+            return sample(
+                self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
+            )
+
+        return self._draw(self._in_memory(codes_of, seeds), grid[0])
+
+    def _windows(self, window: int | str, rows: int) -> int | Windows:
+        """What `sample` takes for a window that may be "auto"; costs are measured where none are known."""
+        if isinstance(window, str) and window != "auto":
+            raise BadInput(f'window is {window!r}. Use a whole number or "auto".')
+        if window != "auto":
+            return window
+        return Windows(self.pace.costs(self.base, len(self.vocabulary.code_ids), rows))
+
+    def _in_memory(self, codes_of: Callable[[Sequence[int]], Tensor], seeds: Sequence[int]) -> Tensor:
+        """Codes of all seeds at once or, if memory runs out, of one half and then the other; BadInput if it still does.
+
+        The pictures are the same, for none depends on the others of its batch.
+        """
+        for parts in ([seeds], [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]):
+            try:
+                return torch.cat([codes_of(part) for part in parts if part])
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                said = str(error).splitlines()[0]
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(seeds) == 1:
+                break
+        free = free_bytes(_place(self.base))
+        raise BadInput(
+            f"Memory ran out with {max(map(len, parts))} pictures at once, where {'?' if free is None else gib(free)} "
+            f"GiB are free. Ask for fewer or smaller ones. ({said})"
         )
-        return self._draw(codes, grid[0])
 
     def _steps(self, name: str, side: int | None) -> int:
         """A side in pixels as grid steps, rounded to the nearest, halves up; one at least."""

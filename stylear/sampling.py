@@ -1,43 +1,21 @@
-"""The sampling loop: a prompt's embeddings become picture codes, one after the other, in reading order."""
+"""The sampling loop: a prompt's embeddings become picture codes in reading order, several of them in each pass."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .chameleon import Cache, Chameleon
-from .checks import MAX_SETTING, SEEDS, number, whole
+from .chameleon import Chameleon
+from .checks import whole
+from .drawing import Noise, SamplingSettings, draw, draw_surely, guide, margin
 from .errors import BadCheckpoint, BadInput, Cancelled
+from .graphs import Passes
+from .memory import check_room
+from .pace import Windows
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
 
-MIN_TEMPERATURE = 0.001
-MAX_TOP_K = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How the next code is chosen; the defaults are those of the released scripts.
-
-    `cfg`: guidance scale, 0 to 1000; 1 is none and halves the work. `top_k`: how many of the likeliest codes
-    may be drawn, from 1 (greedy) up; more than there are means all. `temperature`: 0.001 to 1000.
-    BadInput outside.
-    """
-
-    cfg: float = 4.0
-    top_k: int = 2000
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        likeliest = ": for the likeliest code every time set top_k to 1"
-        checked = {
-            "cfg": number("cfg", self.cfg, 0, MAX_SETTING),
-            "top_k": whole("top_k", self.top_k, 1, MAX_TOP_K),
-            "temperature": number("temperature", self.temperature, MIN_TEMPERATURE, MAX_SETTING, likeliest),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+MAX_WINDOW = 4096
+_UNKNOWN = -1  # a code that is neither drawn nor guessed; read as a line end
 
 
 def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
@@ -51,7 +29,6 @@ def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
     return embeddings
 
 
-@torch.no_grad()
 def sample(
     model: Chameleon,
     vocabulary: Vocabulary,
@@ -62,89 +39,193 @@ def sample(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_row: Callable[[int, Tensor], None] | None = None,
+    window: int | Windows = 1,
 ) -> Tensor:
     """Draw one picture for each of `seeds`; codes int64 [len(seeds), 2 * grid height, 2 * grid width].
 
     `prompt_embeddings`: [n, hidden], shared by all pictures. `grid`: (height, width) in grid steps of two
-    latents. `progress(done, total)` counts the codes of a picture; `on_row(row, codes)` gets codes
-    [len(seeds), row + 1, width] when a row of latents is complete; `cancelled()` is asked before every pass
-    and ends the call with Cancelled. BadInput for a grid without tokens or longer than the model's positions,
-    and for no seeds.
+    latents. `window`: how many codes a pass draws, 1 to 4096, or what chooses; all but the first come after guesses
+    and stand up to the first wrong one, so in float32 any window gives the same picture. `progress(done, total)`
+    counts the codes of the picture that is furthest behind; `on_row(row, codes)` gets codes [len(seeds), row + 1,
+    width] when rows are complete up to `row`; `cancelled()` is asked before every pass and ends the call with
+    Cancelled. BadInput for a grid without tokens or longer than the model's positions, for no seeds, and for more
+    pictures than the device has memory for.
 
-    Every picture draws from a CPU generator of its own seed, so neither batch nor device changes its noise.
     Unlike the released code, which lets the model begin the picture and choose its size, both are forced here
     and so are the ends of rows: their tokens are read by the model but not drawn.
-    Source: inference_solver.py of the released StyleAR.
+    Source: inference_solver.py of the released StyleAR; windows as in Wiggers and Hoogeboom 2020 (arXiv 2002.09928).
     """
     height, width = _latent_size(vocabulary, model, grid)
     if not seeds:
         raise BadInput("There is no seed: pass one for each picture.")
-    images, device = len(seeds), prompt_embeddings.device
-    generators = [torch.Generator().manual_seed(int(seed) % SEEDS) for seed in seeds]
-    code_ids = vocabulary.code_ids.to(device)
-    head = model.head(code_ids)
-    new_line = model.embed(torch.tensor([vocabulary.new_line], device=device)).expand(images, 1, -1)
-    codes = torch.zeros(images, height * width, dtype=torch.int64, device=device)
+    windows = window if isinstance(window, Windows) else Windows({whole("window", window, 1, MAX_WINDOW): 1.0})
+    run = _Run(model, vocabulary, prompt_embeddings, grid, seeds, settings, windows)
+    row = 0
+    while run.done < height * width:
+        if cancelled and cancelled():
+            raise Cancelled("Sampling was stopped.")
+        run.advance()
+        if progress:
+            progress(run.done, height * width)
+        if on_row and run.done // width > row:
+            row = run.done // width
+            on_row(row - 1, run.codes()[:, :row])
+    return run.codes()
 
-    _stop_if(cancelled)
-    opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
-    guided = settings.cfg != 1
-    hidden, cache = _prefill(model, prompt_embeddings, opening, images, height * (width + 1), guided)
-    for place in range(height * width):
-        if place:
-            _stop_if(cancelled)
-            read = model.embed(code_ids[codes[:, place - 1 : place]])
-            if place % width == 0:
-                read = torch.cat((read, new_line), dim=1)
-            hidden = model(torch.cat((read, read)) if guided else read, cache)[:, -1]
-        logits = guide(model.logits(hidden, head), settings.cfg)
-        if place == 0 and not torch.isfinite(logits).all():
+
+class _Run:
+    """The pictures of one call: what is drawn of them, what is guessed ahead, and the cache of what was read.
+
+    A picture's `body` is its codes and line ends in reading order, as indices into the codes and, behind them, the
+    new line. The first `places[picture]` codes are drawn; those behind are guesses.
+    """
+
+    def __init__(self, model, vocabulary, prompt, grid, seeds, settings, windows):
+        device = prompt.device
+        self.model, self.settings, self.prompt, self.windows = model, settings, prompt, windows
+        self.height, self.width = (LATENTS_PER_GRID * side for side in grid)
+        self.total = self.height * self.width
+        self.places = [0] * len(seeds)
+        codes = len(vocabulary.code_ids)
+        self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
+        self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
+        self.opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
+        self.head = model.head(vocabulary.code_ids)
+        self.rows = len(seeds) * len(self._starts())
+        self.slots = len(prompt) + len(self.opening) + self._at(self.total - 1)
+        check_room(model, self.rows, self.slots)
+        self.noise = None
+        if settings.top_k > 1:
+            self.noise = Noise(seeds, codes, settings.temperature, 2 * min(windows.most, self.total) + 1, device)
+
+    @property
+    def done(self) -> int:
+        """Codes drawn of the picture that is furthest behind."""
+        return min(self.places)
+
+    def codes(self) -> Tensor:
+        """What is drawn and guessed, int64 [pictures, height, width]."""
+        body = torch.tensor(self.body, device=self.prompt.device)
+        return body.view(-1, self.height, self.width + 1)[:, :, :-1].contiguous()
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Draw at least one code of each unfinished picture, and at most the window."""
+        window = min(self.windows.best(), self.total)
+        hidden = self._read(min(window, self.total - self.done)) if self.done else self._prefill()
+        self._settle(hidden, self.windows.ahead(window))
+
+    def _at(self, place: int) -> int:
+        """Where in the body a code is."""
+        return place + place // self.width
+
+    def _starts(self) -> list[Tensor]:
+        """What the conditional row begins with, and under guidance the unconditional one (released code)."""
+        return [torch.cat((self.prompt, self.opening)), self.opening][: 1 + (self.settings.cfg != 1)]
+
+    def _prefill(self) -> Tensor:
+        """Read what all pictures begin with once; hidden [rows, 1, hidden] of its last place.
+
+        The first rows are conditional, one for each picture. With guidance as many unconditional ones follow,
+        which begin with the opening, at position 0 and without a prompt.
+        """
+        starts, images = self._starts(), len(self.places)
+        self.cache = self.model.new_cache(self.rows, self.slots)
+        hidden = []
+        for index, start in enumerate(starts):
+            rows = range(index * images, (index + 1) * images)
+            hidden.append(self.model(start[None], self.cache, rows[:1])[:, -1:].expand(images, -1, -1))
+            self.cache.share(rows[0], rows)
+        self.begun, self.passes = list(self.cache.lengths), Passes(self.model, self.cache)
+        return torch.cat(hidden)
+
+    def _read(self, count: int) -> Tensor:
+        """Read the last drawn code of each picture and guesses behind it; hidden [rows, count, hidden].
+
+        Those are the places that the next `count` codes are drawn from. A picture near its end reads some of its
+        drawn codes again, so that all read equally many.
+        """
+        images, guidance = len(self.places), self.rows // len(self.places)
+        last = self._at(self.total - 1)
+        firsts = [self._at(place - 1) for place in self.places]
+        ends = [self._at(min(place + count, self.total) - 1) for place in self.places]
+        length = max(end - first for first, end in zip(firsts, ends, strict=True))
+        firsts = [min(first, last - length) for first in firsts]
+        read = [body[first : first + length] for first, body in zip(firsts, self.body, strict=True)]
+        self.cache.lengths = [begun + firsts[row % images] for row, begun in enumerate(self.begun)]
+        embeddings = self.model.embed(self.alphabet[torch.tensor(read * guidance, device=self.alphabet.device)])
+        hidden = self.passes(embeddings)
+        behind = [
+            [min(self._at(place + ahead) - 1 - first, length - 1) for ahead in range(count)]
+            for place, first in zip(self.places, firsts, strict=True)
+        ]
+        if all(offsets == list(range(length)) for offsets in behind):
+            return hidden
+        behind = torch.tensor(behind * guidance, device=hidden.device)[..., None]
+        return hidden.gather(1, behind.expand(-1, -1, hidden.shape[-1]))
+
+    def _settle(self, hidden: Tensor, ahead: int) -> None:
+        """Draw from hidden states [rows, count, hidden] of every picture's next places, and guess `ahead` more.
+
+        What is drawn stands up to the first code that is not the guess it was read behind.
+        """
+        count, top_k = hidden.shape[1], self.settings.top_k
+        logits = self.model.logits(hidden, self.head)
+        if self.done == 0 and not torch.isfinite(logits).all():
             raise BadCheckpoint(
                 "The model's logits are not finite: load it in float32 or bfloat16, or check its files."
             )
-        codes[:, place] = draw(logits, settings, generators)
-        if progress:
-            progress(place + 1, height * width)
-        row, column = divmod(place, width)
-        if on_row and column == width - 1:
-            on_row(row, codes.view(images, height, width)[:, : row + 1].clone())
-    return codes.view(images, height, width)
+        guided, noise = guide(logits, self.settings.cfg), self._noise(count + ahead)
+        now = None if noise is None else noise[:, :count]
+        if hidden.dtype == torch.float32:
+            drawn, doubt = draw_surely(guided, now, top_k, margin(logits, self.settings.cfg))
+        else:
+            drawn = draw(guided, now, top_k)
+            doubt = torch.zeros_like(drawn)
+        found = [drawn, doubt]
+        if ahead:
+            last = guided[:, -1:].expand(-1, ahead, -1)
+            found.append((last if noise is None else last + noise[:, count:]).argmax(-1))
+        self._commit(torch.cat(found, dim=1).tolist(), count)
 
+    def _commit(self, found: list[list[int]], count: int) -> None:
+        right = tried = 0
+        for picture, (values, body) in enumerate(zip(found, self.body, strict=True)):
+            drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :]
+            first, standing = self.places[picture], True
+            for place, code in enumerate((drawn + guesses)[: self.total - first], start=first):
+                at = self._at(place)
+                if standing:
+                    if doubt[place - first]:
+                        code = self._draw_again(picture, place)
+                    self.places[picture] += 1
+                    right, tried = right + (body[at] == code), tried + (body[at] != _UNKNOWN)
+                    standing = place + 1 < first + count and body[at] == code
+                body[at] = code
+        self.windows.tell(right, tried)
 
-def guide(logits: Tensor, cfg: float) -> Tensor:
-    """Classifier-free guidance u + cfg (c - u) of [2 n, k], conditional rows first; cfg 1: [n, k] as is."""
-    if cfg == 1:
-        return logits
-    conditional, unconditional = logits.chunk(2)
-    return unconditional + cfg * (conditional - unconditional)
+    def _draw_again(self, picture: int, place: int) -> int:
+        """A code from one reading of all before it, whose sums are the same whatever was read at once before."""
+        tokens = torch.tensor(self.body[picture][: self._at(place)], dtype=torch.int64, device=self.alphabet.device)
+        before, hidden = self.model.embed(self.alphabet[tokens]), []
+        for start in self._starts():
+            read = torch.cat((start, before))[None]
+            hidden.append(self.model(read, self.model.new_cache(1, read.shape[1]))[:, -1:])
+        guided = guide(self.model.logits(torch.cat(hidden), self.head), self.settings.cfg)
+        noise = None
+        if self.noise is not None:
+            noise = self.noise.at(torch.full((len(self.places), 1), place, device=guided.device))[picture]
+        return int(draw(guided[0], noise, self.settings.top_k))
 
-
-def keep_top(logits: Tensor, top_k: int) -> Tensor:
-    """Logits [n, k] with all but the `top_k` largest at -inf; those equal to the smallest kept stay too."""
-    if top_k >= logits.shape[-1]:
-        return logits
-    threshold = logits.topk(top_k, dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < threshold, -math.inf)
-
-
-def draw(logits: Tensor, settings: SamplingSettings, generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw a code for each row of guided logits [n, k], int64 [n]: top-k, temperature, softmax, one draw.
-
-    argmax p / E with E exponential is a draw from p, and what torch.multinomial does; taking E from a
-    generator of the picture's own makes the picture its seed's.
-    """
-    if settings.top_k == 1:
-        return logits.argmax(dim=-1)
-    noise = torch.stack([exponential(logits.shape[-1], generator) for generator in generators])
-    kept = keep_top(logits, settings.top_k)
-    kept = (kept - kept.amax(dim=-1, keepdim=True)) / settings.temperature
-    return (kept.softmax(dim=-1) / noise.to(logits.device)).argmax(dim=-1)
-
-
-def exponential(count: int, generator: torch.Generator) -> Tensor:
-    """Exponential noise float32 [count], never 0."""
-    noise = torch.empty(count).exponential_(generator=generator)
-    return noise.clamp_min_(torch.finfo(torch.float32).tiny)
+    def _noise(self, count: int) -> Tensor | None:
+        """Noise [pictures, count, codes] of every picture's next places; None for the likeliest codes."""
+        if self.noise is None:
+            return None
+        ends = [min(place + count, self.total) for place in self.places]
+        for picture, end in enumerate(ends):
+            self.noise.reach(picture, end)
+        places = [[min(place + ahead, self.total - 1) for ahead in range(count)] for place in self.places]
+        return self.noise.at(torch.tensor(places, device=self.prompt.device))
 
 
 def _latent_size(vocabulary: Vocabulary, model: Chameleon, grid: tuple[int, int]) -> tuple[int, int]:
@@ -158,26 +239,3 @@ def _latent_size(vocabulary: Vocabulary, model: Chameleon, grid: tuple[int, int]
             f"positions for {limit}: ask for a smaller one."
         )
     return height, width
-
-
-def _prefill(
-    model: Chameleon, prompt: Tensor, opening: Tensor, images: int, body: int, guided: bool
-) -> tuple[Tensor, Cache]:
-    """Read the prompt and the picture's opening once for all; hidden [rows, hidden] of the last place, cache.
-
-    The first `images` rows are conditional. With guidance as many unconditional ones follow, which begin with
-    the opening, at position 0 and without a prompt (released code).
-    """
-    cache = model.new_cache(images * (1 + guided), len(prompt) + len(opening) + body)
-    starts = [torch.cat((prompt, opening)), opening][: 1 + guided]
-    hidden = []
-    for index, start in enumerate(starts):
-        rows = range(index * images, (index + 1) * images)
-        hidden.append(model(start[None], cache, rows[:1])[:, -1].expand(images, -1))
-        cache.share(rows[0], rows)
-    return torch.cat(hidden), cache
-
-
-def _stop_if(cancelled: Callable[[], bool] | None) -> None:
-    if cancelled and cancelled():
-        raise Cancelled("Sampling was stopped.")

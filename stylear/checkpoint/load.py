@@ -58,7 +58,9 @@ def load_base(
             for name in weights.keys() & changed:
                 weights[name] = weights[name].to(torch.promote_types(weights[name].dtype, dtype))
             weights = fold(weights, lora)
-        _fill(model, {key: value.to(dtype) for key, value in weights.items()}, PARTS["base"].name)
+        weights = {key: weights.pop(key).to(dtype) for key in model.state_dict()}
+        model.join(weights)
+        _fill(model, weights, PARTS["base"].name)
     return model, Vocabulary.from_file(find_tokenizer(folder, tokenizer_place, place.remedy))
 
 
@@ -197,7 +199,8 @@ def _check_finite(weights: Mapping[str, Tensor], name: str) -> None:
 
 def _fill(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> nn.Module:
     """Put weights of the right shapes into a module of device meta, without a copy, ready for inference."""
-    weights = {key: weights[key] for key in module.state_dict()}
+    wanted = module.state_dict().keys() | dict(module.named_parameters())
+    weights = {key: value for key, value in weights.items() if key in wanted}
     _check_finite(weights, name)
     module.load_state_dict(weights, assign=True)
     return module.requires_grad_(False).eval()

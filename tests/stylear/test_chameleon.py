@@ -190,6 +190,34 @@ def test_keys_are_those_of_transformers():
     assert set(model.state_dict()) == own
 
 
+def test_a_state_dict_has_hugging_faces_order_and_takes_no_memory():
+    model = build()
+    state_dict = model.state_dict()
+    names = [name.removeprefix("model.layers.0.") for name in state_dict if ".layers.0." in name]
+    assert names[1:5] == [f"self_attn.{name}_proj.weight" for name in "qkvo"]
+    joined = model.model.layers[0].self_attn.qkv_proj.weight
+    parts = [state_dict[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "qkv"]
+    assert {part.untyped_storage().data_ptr() for part in parts} == {joined.untyped_storage().data_ptr()}
+
+
+def test_weights_are_joined_within_their_dict():
+    model, weights = build(), build(seed=1).state_dict()
+    model.join(weights)
+    assert weights.keys() == dict(model.named_parameters()).keys()
+    model.load_state_dict(weights)
+    ids = torch.arange(9)[None]
+    assert torch.equal(our_logits(model, ids), our_logits(build(seed=1), ids))
+
+
+def test_the_layout_of_the_matrices_changes_no_shape_and_hardly_a_logit():
+    ids, model = torch.arange(9)[None], build().lay_out()
+    assert model.model.layers[0].mlp.down_proj.weight.stride() == (1, 48)
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in build().state_dict().items()
+    }
+    torch.testing.assert_close(our_logits(model, ids), our_logits(build(), ids), atol=1e-4, rtol=1e-5)
+
+
 def write(folder, **values):
     path = folder / "config.json"
     path.write_text(json.dumps(values))

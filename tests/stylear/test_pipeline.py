@@ -1,8 +1,10 @@
 """StyleAR loads from every layout, and turns what it is given into pictures or a clear refusal."""
 
+import gc
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -265,6 +267,7 @@ def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(mod
         "a cat",
         style,
         batch_size=2,
+        window=1,
         progress=lambda done, total: counts.append((done, total)),
         preview=previews.append,
     )
@@ -272,6 +275,69 @@ def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(mod
     assert [preview.shape for preview in previews] == [(2, 16, 16, 3)] * 4
     assert all((preview[:, 4 * rows :] == 0.5).all() for rows, preview in enumerate(previews, 1))
     assert torch.equal(previews[-1], picture)
+
+
+def test_with_windows_progress_still_grows_to_the_end_and_rows_come_in_order(model, style):
+    counts, previews = [], []
+    for window in (5, 64, "auto"):
+        counts.append([])
+        picture = model.generate(
+            *("a cat", style), window=window, progress=lambda *seen: counts[-1].append(seen), preview=previews.append
+        )
+        assert counts[-1] == sorted(set(counts[-1])) and counts[-1][-1] == (16, 16)
+        assert torch.equal(previews[-1], picture)
+
+
+def test_a_picture_is_exactly_the_same_with_any_window(model, style):
+    pictures = [model.generate("a cat", style, window=window) for window in (1, 3, 16, "auto")]
+    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
+
+
+def out_of_memory_above(limit, monkeypatch):
+    """Make sampling fail, as PyTorch does on the CPU, for batches of more than `limit`; the batches asked for."""
+    asked = []
+
+    def short(base, vocabulary, start, grid, seeds, *others, draw=pipeline.sample):
+        asked.append(list(seeds))
+        if len(seeds) > limit:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+        return draw(base, vocabulary, start, grid, seeds, *others)
+
+    monkeypatch.setattr(pipeline, "sample", short)
+    return asked
+
+
+def test_a_batch_that_memory_runs_out_for_is_drawn_in_two_halves_and_is_the_same(model, style, monkeypatch):
+    expected = model.generate("a cat", style, batch_size=3)
+    asked = out_of_memory_above(2, monkeypatch)
+    assert torch.equal(model.generate("a cat", style, batch_size=3), expected)
+    assert asked == [[0, 1, 2], [0], [1, 2]]
+
+
+@pytest.mark.parametrize("batch,calls", [(1, 1), (4, 2)])
+def test_where_half_a_batch_does_not_fit_either_the_numbers_are_said(model, style, monkeypatch, batch, calls):
+    asked = out_of_memory_above(0, monkeypatch)
+    with pytest.raises(BadInput, match=rf"with {(batch + 1) // 2} pictures .* GiB are free.* 1 byte"):
+        model.generate("a cat", style, batch_size=batch)
+    assert len(asked) == calls
+
+
+def test_a_batch_whose_keys_and_values_cannot_fit_is_refused_before_they_are_allocated(model, style, monkeypatch):
+    monkeypatch.setattr("stylear.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr(type(model.base), "new_cache", None)
+    with pytest.raises(BadInput, match=r"4 rows of \d+ tokens take 0\.\d+ GiB and cpu has 0\.00 GiB free\. Ask for"):
+        model.generate("a cat", style, batch_size=2, window=1)
+
+
+def test_a_cancelled_call_leaves_nothing_of_its_cache(model, style, monkeypatch):
+    caches, new = [], type(model.base).new_cache
+    monkeypatch.setattr(
+        type(model.base), "new_cache", lambda *a: caches.append(weakref.ref(cache := new(*a))) or cache
+    )
+    with pytest.raises(Cancelled):
+        model.generate("a cat", style, window=1, cancelled=lambda: len(caches) > 0)
+    gc.collect()
+    assert len(caches) == 1 and caches[0]() is None
 
 
 def test_a_preview_may_be_of_the_first_pictures_only(model, style):
@@ -322,6 +388,10 @@ def test_a_picture_that_the_models_positions_do_not_hold_is_refused(bundle, tmp_
         ("temperature", 0),
         ("temperature", float("nan")),
         ("top_k", 0),
+        ("window", 0),
+        ("window", -1),
+        ("window", 2.0),
+        ("window", "fast"),
         ("top_k", 10**400),
         ("cfg", 10**400),
         ("width", 10**400),

@@ -1,0 +1,114 @@
+"""The law of the next code, and the draw from it with noise that belongs to the code's place in its picture."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import MAX_SETTING, SEEDS, number, whole
+
+MIN_TEMPERATURE = 0.001
+MAX_TOP_K = 2**31 - 1
+_TIE = 2.0**-17  # of the largest logit: what float32 sums may differ by when as many tokens are read at once or fewer
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the next code is chosen; the defaults are those of the released scripts.
+
+    `cfg`: guidance scale, 0 to 1000; 1 is none and halves the work. `top_k`: how many of the likeliest codes
+    may be drawn, from 1 (greedy) up; more than there are means all. `temperature`: 0.001 to 1000.
+    BadInput outside.
+    """
+
+    cfg: float = 4.0
+    top_k: int = 2000
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        likeliest = ": for the likeliest code every time set top_k to 1"
+        checked = {
+            "cfg": number("cfg", self.cfg, 0, MAX_SETTING),
+            "top_k": whole("top_k", self.top_k, 1, MAX_TOP_K),
+            "temperature": number("temperature", self.temperature, MIN_TEMPERATURE, MAX_SETTING, likeliest),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+class Noise:
+    """Each picture's own noise for each of its codes, of which only the last `room` places are kept.
+
+    A code is argmax(logits / T - log E) with E exponential, which is a draw from softmax(logits / T), or times T:
+    argmax(logits + noise). Every E comes from a CPU generator of the picture's seed, place after place, so a
+    place's noise is the same in any batch, on any device and however often the place is looked at.
+    """
+
+    def __init__(self, seeds: list[int], codes: int, temperature: float, room: int, device: torch.device):
+        self._generators = [torch.Generator().manual_seed(int(seed) % SEEDS) for seed in seeds]
+        self._drawn = [0] * len(seeds)
+        self._temperature, self._room = temperature, room
+        self._kept = torch.zeros(len(seeds), room, codes, device=device)
+        self._pictures = torch.arange(len(seeds), device=device)[:, None]
+
+    def reach(self, picture: int, end: int) -> None:
+        """Draw the noise of a picture's places up to `end`."""
+        for place in range(self._drawn[picture], end):
+            drawn = exponential(self._kept.shape[2], self._generators[picture])
+            self._kept[picture, place % self._room] = drawn.log_().mul_(-self._temperature)
+        self._drawn[picture] = max(end, self._drawn[picture])
+
+    def at(self, places: Tensor) -> Tensor:
+        """Noise float32 [pictures, n, codes] of places int64 [pictures, n] among the last `room` drawn."""
+        return self._kept[self._pictures, places % self._room]
+
+
+def exponential(count: int, generator: torch.Generator) -> Tensor:
+    """Exponential noise float32 [count], never 0."""
+    noise = torch.empty(count).exponential_(generator=generator)
+    return noise.clamp_min_(torch.finfo(torch.float32).tiny)
+
+
+def guide(logits: Tensor, cfg: float) -> Tensor:
+    """Classifier-free guidance u + cfg (c - u) of [2 n, ...], conditional rows first; cfg 1: [n, ...] as is."""
+    if cfg == 1:
+        return logits
+    conditional, unconditional = logits.chunk(2)
+    return torch.lerp(unconditional, conditional, cfg)
+
+
+def keep_top(logits: Tensor, top_k: int) -> Tensor:
+    """Logits [..., k] with all but the `top_k` largest at -inf; those equal to the smallest kept stay too."""
+    if top_k >= logits.shape[-1]:
+        return logits
+    return logits.masked_fill(logits < _least_kept(logits, top_k), -math.inf)
+
+
+def draw(logits: Tensor, noise: Tensor | None, top_k: int) -> Tensor:
+    """The codes int64 [...] of guided logits [..., k] with `noise` of that shape, or None for the likeliest."""
+    kept = keep_top(logits, top_k)
+    return (kept if noise is None else kept + noise).argmax(dim=-1)
+
+
+def draw_surely(logits: Tensor, noise: Tensor | None, top_k: int, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """As `draw`, with a bool [...] for codes that logits less than `margin` off could change."""
+    kept, in_doubt = logits, False
+    if 1 < top_k < logits.shape[-1]:
+        least = _least_kept(logits, top_k)
+        kept = logits.masked_fill(logits < least - margin, -math.inf)
+    scores = kept if noise is None else kept + noise
+    best, codes = scores.max(dim=-1, keepdim=True)
+    if kept is not logits:
+        in_doubt = logits.gather(-1, codes) < least + margin
+    second = scores.scatter(-1, codes, -math.inf).amax(dim=-1, keepdim=True)
+    return codes[..., 0], ((second > best - 2 * margin) | in_doubt)[..., 0]
+
+
+def margin(logits: Tensor, cfg: float) -> Tensor:
+    """How far guided logits may be off for the sums of float32, from the unguided ones; a scalar tensor."""
+    return logits.abs().amax() * (_TIE * (abs(cfg) + abs(1 - cfg)))
+
+
+def _least_kept(logits: Tensor, top_k: int) -> Tensor:
+    return logits.topk(top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)

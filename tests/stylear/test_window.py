@@ -1,0 +1,314 @@
+"""Any window, any batch and the released loop draw the same picture from the same seed; nothing biases its law."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from tiny_tokenizer import tiny_tokenizer_json
+
+from stylear import drawing, sampling
+from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.drawing import Noise, SamplingSettings, draw, draw_surely, margin
+from stylear.errors import BadInput
+from stylear.pace import WINDOWS, Pace, Windows
+from stylear.reference import reference_codes, reference_model
+from stylear.sampling import embed_prompt, sample
+from stylear.vocabulary import Vocabulary
+
+CODES = 24
+SIZES = [(1, 1), (1, 3), (2, 2), (3, 1)]
+OTHER_WINDOWS = (4, 7, 16, 64)
+
+
+def random_model(vocabulary: Vocabulary, seed: int, scale: float = 0.4, **shape) -> Chameleon:
+    """A random decoder whose next code depends strongly on what it has read."""
+    values = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    values |= {"num_key_value_heads": 2, "max_position_embeddings": 128, **shape}
+    generator = torch.Generator().manual_seed(seed)
+    model = Chameleon(ChameleonConfig(vocab_size=vocabulary.size, **values)).requires_grad_(False)
+    for name, weight in model.named_parameters():
+        weight.copy_(("norm" in name) + scale * torch.randn(weight.shape, generator=generator))
+    return model.lay_out()
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary(tiny_tokenizer_json(codes=CODES, grids=4))
+
+
+@pytest.fixture(scope="module")
+def model(vocabulary) -> Chameleon:
+    return random_model(vocabulary, 0)
+
+
+@pytest.fixture(scope="module")
+def smooth(vocabulary) -> Chameleon:
+    """A model whose codes hardly depend on each other, so that most guesses come true."""
+    return random_model(vocabulary, 0, scale=0.05)
+
+
+def start_of(model, vocabulary, words: str, style_seed: int, with_condition: bool = False) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(style_seed)
+    condition = torch.randint(CODES, (2, 4), generator=generator) if with_condition else None
+    return embed_prompt(model, vocabulary.prompt(words, condition), torch.randn(16, 32, generator=generator))
+
+
+def combinations(count: int) -> list[tuple]:
+    """`count` of all (prompt, style, seed, size, cfg, top-k, temperature, condition), evenly mixed."""
+    every = itertools.product(
+        *(("", "a ship"), (1, 2), (0, 5), SIZES, (0.0, 1.0, 4.0), (1, 5, 2000), (0.5, 1.0), (False, True))
+    )
+    return random.Random(0).sample(list(every), count)  # noqa: S311
+
+
+@pytest.mark.parametrize("chunk", range(8))
+def test_every_window_draws_exactly_the_codes_of_window_1(model, smooth, vocabulary, chunk):
+    for words, style, seed, grid, cfg, top_k, temperature, condition in combinations(208)[chunk::8]:
+        for one in (model, smooth):
+            start = start_of(one, vocabulary, words, style, condition)
+            asked = (one, vocabulary, start, grid, [seed], SamplingSettings(cfg, top_k, temperature))
+            plain = sample(*asked)
+            for window in OTHER_WINDOWS:
+                assert torch.equal(sample(*asked, window=window), plain), (words, style, seed, grid, cfg, top_k, window)
+
+
+@pytest.mark.parametrize("window", [1, 3, 16])
+@pytest.mark.parametrize("name", ["model", "smooth"])
+def test_a_picture_is_exactly_the_same_alone_and_in_a_batch(request, vocabulary, name, window):
+    model = request.getfixturevalue(name)
+    start, settings = start_of(model, vocabulary, "a ship", 1), SamplingSettings(2.0, 12)
+    batch = sample(model, vocabulary, start, (2, 2), range(5), settings, window=window)
+    for seed, codes in enumerate(batch):
+        assert torch.equal(sample(model, vocabulary, start, (2, 2), [seed], settings)[0], codes)
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 2000])
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_windows_draw_exactly_the_picture_of_the_released_loop(model, vocabulary, cfg, top_k):
+    start, settings = start_of(model, vocabulary, "a ship", 1), SamplingSettings(cfg, top_k)
+    theirs = reference_model(model.config, model.state_dict())
+    for seed in range(3):
+        expected = reference_codes(theirs, vocabulary, start, (2, 2), seed, settings)
+        drawn = sample(model, vocabulary, start, (2, 2), [seed], settings, window=8)[0]
+        assert torch.equal(drawn, expected)
+
+
+def passes_of(monkeypatch, *asked, **options) -> int:
+    """How many passes a call takes behind its prefill."""
+    seen = []
+    monkeypatch.setattr(sampling._Run, "_read", lambda *a, old=sampling._Run._read: seen.append(a) or old(*a))
+    sample(*asked, **options)
+    monkeypatch.undo()
+    return len(seen)
+
+
+def test_a_window_saves_passes_where_guesses_come_true(smooth, vocabulary, monkeypatch):
+    asked = (smooth, vocabulary, start_of(smooth, vocabulary, "", 1), (2, 4), [0], SamplingSettings(1.0))
+    plain, windowed = passes_of(monkeypatch, *asked), passes_of(monkeypatch, *asked, window=8)
+    assert plain == 31 and windowed < 16
+
+
+def test_a_window_larger_than_the_picture_is_the_picture(model, vocabulary):
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (1, 1), [0], SamplingSettings())
+    assert torch.equal(sample(*asked, window=4096), sample(*asked))
+
+
+@pytest.mark.parametrize("window", [0, -1, 1.5, True, "4", None, 10**9])
+def test_a_window_that_is_no_sensible_number_is_refused(model, vocabulary, window):
+    with pytest.raises(BadInput, match="window"):
+        sample(model, vocabulary, torch.zeros(4, 32), (1, 1), [0], SamplingSettings(), window=window)
+
+
+# -- what would break it ---------------------------------------------------------------------------
+
+
+def test_a_stale_cache_slot_breaks_the_equality_of_windows(model, vocabulary, monkeypatch):
+    """A planted fault: rows that go on where the guesses ended, as if all of them had come true."""
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (2, 2), [0], SamplingSettings(2.0))
+    plain = sample(*asked)
+
+    def read_too_far(self, count, old=sampling._Run._read):
+        if hasattr(self, "ends"):
+            self.begun = [begun + 1 for begun in self.ends]
+        self.ends = list(self.begun)
+        return old(self, count)
+
+    monkeypatch.setattr(sampling._Run, "_read", read_too_far)
+    monkeypatch.setattr(Chameleon, "new_cache", lambda self, r, s, old=Chameleon.new_cache: old(self, r, s + 64))
+    assert not torch.equal(sample(*asked, window=8), plain)
+
+
+def test_a_guess_that_is_kept_unchecked_breaks_the_equality_of_windows(model, vocabulary, monkeypatch):
+    """A planted fault: the first guess of each window stands whatever the law says."""
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (2, 2), [0], SamplingSettings(2.0))
+    plain = sample(*asked)
+
+    def believing(self, found, count, old=sampling._Run._commit):
+        for values, body, place in zip(found, self.body, self.places, strict=True):
+            if count > 1 and body[self._at(place)] >= 0:
+                values[0] = body[self._at(place)]
+        old(self, found, count)
+
+    monkeypatch.setattr(sampling._Run, "_commit", believing)
+    assert not torch.equal(sample(*asked, window=8), plain)
+
+
+def test_noise_drawn_anew_for_a_place_breaks_the_equality_of_windows(model, vocabulary, monkeypatch):
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (2, 2), [0], SamplingSettings(2.0))
+    plain = sample(*asked)
+    monkeypatch.setattr(Noise, "at", lambda self, places, old=Noise.at: old(self, places).flip(-1))
+    assert not torch.equal(sample(*asked, window=8), plain)
+
+
+# -- ties ------------------------------------------------------------------------------------------
+
+
+def test_a_draw_that_rounding_could_change_is_in_doubt_and_others_are_not():
+    logits = torch.tensor([[0.0, 1.0, 1.0001], [0.0, 1.0, 3.0]])
+    codes, doubt = draw_surely(logits, None, 1, torch.tensor(1e-3))
+    assert codes.tolist() == [2, 2] and doubt.tolist() == [True, False]
+
+
+def test_a_code_at_the_edge_of_the_top_k_is_in_doubt_only_if_it_is_drawn():
+    logits, noise = torch.tensor([0.0, 1.0, 1.0001, 5.0]), torch.tensor([0.0, 0.0, 9.0, 0.0])
+    assert draw_surely(logits[None], noise[None], 2, torch.tensor(1e-3))[1].tolist() == [True]
+    assert draw_surely(logits[None], 0 * noise[None], 2, torch.tensor(1e-3))[1].tolist() == [False]
+
+
+def test_without_doubt_both_draws_are_the_same():
+    generator = torch.Generator().manual_seed(0)
+    logits, noise = torch.randn(2, 400, CODES, generator=generator)
+    for top_k in (1, 5, 24, 100):
+        drawn = draw(logits, None if top_k == 1 else noise, top_k)
+        again, doubt = draw_surely(logits, None if top_k == 1 else noise, top_k, torch.tensor(0.0))
+        assert torch.equal(drawn, again) and not doubt.any()
+
+
+def test_codes_in_doubt_are_drawn_again_and_stay_exactly_the_same(model, vocabulary, monkeypatch):
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (2, 2), [0, 1], SamplingSettings(2.0, 12))
+    plain, again = sample(*asked, window=4), []
+    monkeypatch.setattr(drawing, "_TIE", 1.0)
+    redraw = sampling._Run._draw_again
+    monkeypatch.setattr(sampling._Run, "_draw_again", lambda *a: again.append(a) or redraw(*a))
+    assert torch.equal(sample(*asked, window=4), plain)
+    assert len(again) == plain.numel()
+
+
+@pytest.mark.parametrize("cfg", [0.0, 1.0, 4.0])
+def test_the_margin_is_several_times_what_other_shapes_of_the_same_reading_differ_by(model, vocabulary, cfg):
+    """Guided logits of the same codes, read in windows and at once."""
+    start = start_of(model, vocabulary, "a ship", 1)
+    ids = model.embed(torch.randint(vocabulary.size, (40,), generator=torch.Generator().manual_seed(3)))
+    rows = []
+    for piece in (1, 2, 3, 8, 40):
+        cache = model.new_cache(2, 200)
+        model(start[None], cache, range(0, 1))
+        read = [model(part[None].expand(2, -1, -1), cache) for part in ids.split(piece)]
+        rows.append(model.logits(torch.cat(read, dim=1)))
+    guided = torch.stack([drawing.guide(logits, cfg) for logits in rows])
+    assert 4 * (guided - guided[0]).abs().max() < margin(rows[0], cfg)
+
+
+# -- the law ---------------------------------------------------------------------------------------
+
+
+def chi_square(pictures: torch.Tensor, law: torch.Tensor, codes: int) -> float:
+    """The statistic of whole pictures [n, places] of `codes` codes against their law [codes ** places]."""
+    weights = codes ** torch.arange(pictures.shape[1]).flip(0)
+    counts = (pictures * weights).sum(1).bincount(minlength=len(law))
+    expected = law * len(pictures)
+    return float(((counts - expected).square() / expected).sum())
+
+
+@pytest.fixture(scope="module")
+def three() -> tuple[Vocabulary, Chameleon, torch.Tensor]:
+    """A model of three codes, and the law of its four-code pictures at guidance 2, counted out [81]."""
+    vocabulary = Vocabulary(tiny_tokenizer_json(codes=3, grids=1))
+    model = random_model(vocabulary, 4, scale=0.2)
+    start, law = start_of(model, vocabulary, "", 1), []
+    for codes in itertools.product(range(3), repeat=4):
+        picture = model.embed(torch.tensor(vocabulary.image_ids(torch.tensor(codes).view(2, 2))))
+        rows = []
+        for prefix in (start, start[:0]):
+            embeddings = torch.cat((prefix, picture))[None]
+            hidden = model(embeddings, model.new_cache(1, embeddings.shape[1]))[0, len(prefix) :]
+            rows.append(model.logits(hidden[[2, 3, 5, 6]])[:, vocabulary.code_ids])
+        guided = rows[1] + 2.0 * (rows[0] - rows[1])
+        law.append(guided.softmax(-1)[range(4), list(codes)].prod())
+    return vocabulary, model, start, torch.stack(law)
+
+
+def drawn_pictures(three, count: int, window: int) -> torch.Tensor:
+    vocabulary, model, start, _ = three
+    parts = range(0, count, 250)
+    settings = SamplingSettings(2.0)
+    drawn = [
+        sample(model, vocabulary, start, (1, 1), range(part, part + 250), settings, window=window) for part in parts
+    ]
+    return torch.cat(drawn).flatten(1)
+
+
+CRITICAL = 124.84  # chi-square, 80 degrees of freedom, p = 0.001
+
+
+def test_windows_draw_exactly_by_the_law_of_the_model(three):
+    assert abs(float(three[3].sum()) - 1) < 1e-4
+    assert chi_square(drawn_pictures(three, 2000, 4), three[3], 3) < CRITICAL
+
+
+def test_the_test_of_the_law_finds_a_window_that_keeps_a_guess(three, monkeypatch):
+    """A planted bias: in a window the first guess stands whenever it is code 0."""
+
+    def believing(self, found, count, old=sampling._Run._commit):
+        for values, body, place in zip(found, self.body, self.places, strict=True):
+            if place and place < self.total and body[self._at(place)] == 0:
+                values[0] = 0
+        old(self, found, count)
+
+    monkeypatch.setattr(sampling._Run, "_commit", believing)
+    assert chi_square(drawn_pictures(three, 2000, 4), three[3], 3) > CRITICAL
+
+
+# -- the choice of a window ------------------------------------------------------------------------
+
+
+def test_one_window_is_always_taken():
+    windows = Windows({7: 1.0})
+    windows.tell(0, 100)
+    assert (windows.best(), windows.most, windows.ahead(7)) == (7, 7, 6)
+
+
+def test_where_no_guess_comes_true_the_chosen_window_is_1_and_one_code_is_still_guessed():
+    windows = Windows({1: 1.0, 4: 1.1, 16: 1.2})
+    windows.tell(0, 100)
+    assert windows.best() == 1 and windows.ahead(1) == 1
+
+
+def test_where_guesses_come_true_the_chosen_window_is_the_one_with_most_codes_for_its_cost():
+    windows = Windows({1: 1.0, 4: 1.5, 16: 2.0, 64: 40.0})
+    windows.tell(90, 100)
+    assert windows.best() == 16
+    dear = Windows({1: 1.0, 4: 4.0, 16: 16.0})
+    dear.tell(90, 100)
+    assert dear.best() == 1
+
+
+def test_a_window_that_changes_from_pass_to_pass_draws_exactly_the_same_picture(smooth, vocabulary):
+    class Alternating(Windows):
+        def best(self):
+            self.turn = getattr(self, "turn", -1) + 1
+            return WINDOWS[self.turn % len(WINDOWS)]
+
+    start = start_of(smooth, vocabulary, "", 1)
+    for cfg, top_k in ((1.0, 2000), (3.0, 6), (2.0, 1)):
+        asked = (smooth, vocabulary, start, (2, 3), [3, 4], SamplingSettings(cfg, top_k))
+        alternating = Alternating(dict.fromkeys(WINDOWS, 1.0))
+        assert torch.equal(sample(*asked, window=alternating), sample(*asked))
+
+
+def test_the_cost_of_windows_is_measured_once_and_kept(model):
+    pace = Pace()
+    costs = pace.costs(model, CODES, 2)
+    assert set(costs) <= set(WINDOWS) and 1 in costs and all(cost > 0 for cost in costs.values())
+    assert pace.costs(model, CODES, 2) is costs and pace.costs(model, CODES, 1) is not costs
