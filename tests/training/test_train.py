@@ -14,6 +14,7 @@ from safetensors.torch import load_file, safe_open
 from stylear import StyleAR
 from stylear.errors import BadInput
 from training.checkpoints import states_in
+from training.loop import can_compile
 from training.output import read_json
 from training.train import run
 from training.trainer import Trainer
@@ -71,6 +72,12 @@ def test_weights_move_and_the_engine_loads_what_was_trained(root, twenty):
     assert all(value.any() for name, value in twenty.items() if name.endswith("lora.B"))
     with safe_open(root / "twenty" / "adapter" / "model.safetensors", "pt") as file:
         assert '"noise": 0.1' in file.metadata()["stylear"]
+
+
+@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
+def test_compiled_layers_train_the_same_weights_as_plain_ones(root, twenty):
+    run(tiny_tokens.settings(root, "compiled", steps=20, compile=True))
+    assert_close(weights(root / "compiled"), twenty, tolerance=1e-4)
 
 
 def test_two_processes_train_the_same_weights_as_one(root, twenty):
