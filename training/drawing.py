@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from stylear import StyleAR
 from stylear.checks import MAX_SETTING
+from stylear.drawing import MAX_TOP_K, MIN_TEMPERATURE
 from stylear.images import open_image
 from stylear.pipeline import MAX_BATCH
-from stylear.sampling import MAX_TOP_K, MIN_TEMPERATURE
 from stylear.style import StyleTokens
 
 from .config import Settings

@@ -20,6 +20,19 @@ class ResamplerShape(Settings):
     expansion: int = Field(4, ge=1, le=16, description="width of the feed-forward layers over that of the latents")
 
 
+class StyleContrast(Settings):
+    """A second look at some pictures of each forward pass, with another picture's style (0 pairs: none).
+
+    Adds softplus(-sharpness (log p(picture | own style) - log p(picture | another's))), as the base's training does
+    for prompts. In a picture's hundreds of nats its style is only a few, since what is drawn already shows it; so a
+    small base that was never told a style otherwise takes very long to read the style tokens at all.
+    """
+
+    weight: float = Field(0.0, ge=0, description="beside the loss in nats a token; 0: none")
+    pairs: int = Field(0, ge=0, description="pictures of each forward pass that are looked at again")
+    sharpness: float = Field(0.2, gt=0, description="per nat")
+
+
 class TrainSettings(Settings):
     """Settings of `train`."""
 
@@ -35,6 +48,7 @@ class TrainSettings(Settings):
     resampler: ResamplerShape = Field(ResamplerShape(), description="shape of a new resampler")
     noise: float = Field(0.1, ge=0, le=1000, description="gamma: standard deviation of the noise on the style tokens")
     views: Views = Field(Views(), description="changes to the picture that the style comes from")
+    contrast: StyleContrast = Field(StyleContrast(), description="against the style of another picture")
     context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
     ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
     held_out: int = Field(0, ge=0, description="pictures kept from training to measure the loss on")

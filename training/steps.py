@@ -70,6 +70,14 @@ class Rows:
     features: Tensor | None
     noise: Tensor
 
+    def part(self, rows: slice) -> "Rows":
+        """Some of the rows."""
+
+        def some(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[rows]
+
+        return Rows(Batch(*map(some, vars(self.batch).values())), *map(some, (self.pixels, self.features, self.noise)))
+
     def to(self, device: torch.device) -> "Rows":
         """The same on a device."""
 

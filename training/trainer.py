@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
@@ -153,8 +154,12 @@ class Trainer:
             with self.clock.of("data"):
                 rows = next(loader).to(a.device)
             with self.clock.of("work"), nullcontext() if index == passes - 1 else a.no_sync(self.model):
-                cross_entropy, z = self.losses(rows)
-                a.backward((cross_entropy.sum() + s.z_loss * z.sum()) * (a.num_processes / tokens))
+                features = self.features(rows)
+                cross_entropy, z = self.losses(rows, features)
+                loss = (cross_entropy.sum() + s.z_loss * z.sum()) * (a.num_processes / tokens)
+                if s.contrast.weight and s.contrast.pairs:
+                    loss = loss + self.contrast(rows, features, cross_entropy) / passes
+                a.backward(loss)
                 sums += torch.stack([cross_entropy.detach().sum(), z.detach().sum()])
         with self.clock.of("work"):
             norm = a.clip_grad_norm_([w for w in self.model.parameters() if w.requires_grad], s.clip)
@@ -168,14 +173,24 @@ class Trainer:
             self.optimizer.zero_grad()
         return figures
 
-    def losses(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def features(self, rows: Rows) -> Tensor:
+        """The style pictures as the image encoder sees them, float [B, N, C]."""
+        if rows.features is not None:
+            return rows.features
+        with torch.no_grad():
+            return self.encoder(rows.pixels)
+
+    def losses(self, rows: Rows, features: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's sums of cross-entropy and log(Z)^2, with gradients to what trains."""
-        features = rows.features
-        if features is None:
-            with torch.no_grad():
-                features = self.encoder(rows.pixels)
         with self.accelerator.autocast():
             return self.model(rows.batch, features, rows.noise)
+
+    def contrast(self, rows: Rows, features: Tensor, own: Tensor) -> Tensor:
+        """How badly the first rows' own styles are told from the next row's; `own`: their cross-entropy sums [B]."""
+        c = self.settings.contrast
+        first = slice(min(c.pairs, len(own)))
+        other, _ = self.losses(rows.part(first), features.roll(-1, 0)[first])
+        return c.weight * F.softplus(-c.sharpness * (other - own[first])).mean()
 
     def check(self, number: int, figures: dict[str, float]) -> None:
         """FloatingPointError, before any weight has changed, if a step's loss or gradient is not finite."""
@@ -199,7 +214,7 @@ class Trainer:
             numbers = range(start, min(start + self.settings.micro_batch, mine.stop))
             rows = next(self.held_out.loader(iter([numbers]), 0)).to(a.device)
             real = torch.tensor([number < count for number in numbers], device=a.device)
-            total += (self.losses(rows)[0] * real).sum()
+            total += (self.losses(rows, self.features(rows))[0] * real).sum()
         self.model.train()
         return float(a.reduce(total, "sum")) / self.held_out.predicted(range(count))
 

@@ -331,9 +331,7 @@ def test_a_batch_whose_keys_and_values_cannot_fit_is_refused_before_they_are_all
 
 def test_a_cancelled_call_leaves_nothing_of_its_cache(model, style, monkeypatch):
     caches, new = [], type(model.base).new_cache
-    monkeypatch.setattr(
-        type(model.base), "new_cache", lambda *a: caches.append(weakref.ref(cache := new(*a))) or cache
-    )
+    monkeypatch.setattr(type(model.base), "new_cache", lambda *a: caches.append(weakref.ref(cache := new(*a))) or cache)
     with pytest.raises(Cancelled):
         model.generate("a cat", style, window=1, cancelled=lambda: len(caches) > 0)
     gc.collect()

@@ -68,7 +68,7 @@ def test_activations_are_planned_as_torch_keeps_them(tmp_path):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = trainer.losses(rows)
+        losses = trainer.losses(rows, trainer.features(rows))
     planned = memory(Shapes(shapes_of(chosen)[0].styled, 0, rows.batch.ids.shape[1]), chosen, 1)["activations"]
     assert losses[0].requires_grad
     assert 0.5 < sum(size for _, size in kept.values()) / planned < 2

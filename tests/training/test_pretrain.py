@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from stylear import StyleAR
@@ -50,7 +51,9 @@ def work(icons, tmp_path_factory):
         whole = config.read_settings
         patch.setattr(config, "read_settings", lambda *given: whole(*given).model_copy(update=few_steps))
         patch.setattr("training.loop.can_compile", lambda: False)
+        AcceleratorState._reset_state(reset_partial_state=True)
         stages.adapter(folder)
+        AcceleratorState._reset_state(reset_partial_state=True)
     return folder
 
 

@@ -16,6 +16,7 @@ from stylear.errors import BadInput
 from training.checkpoints import states_in
 from training.loop import can_compile
 from training.output import read_json
+from training.recipe import StyleContrast
 from training.train import run
 from training.trainer import Trainer
 
@@ -76,7 +77,7 @@ def test_weights_move_and_the_engine_loads_what_was_trained(root, twenty):
 
 @pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
 def test_compiled_layers_train_the_same_weights_as_plain_ones(root, twenty):
-    run(tiny_tokens.settings(root, "compiled", steps=20, compile=True))
+    run(tiny_tokens.settings(root, "compiled", steps=20, compile=True, loss_chunk=16))
     assert_close(weights(root / "compiled"), twenty, tolerance=1e-4)
 
 
@@ -143,8 +144,8 @@ def test_killed_while_a_state_is_written_the_one_before_is_gone_on_from(root, fi
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(root, monkeypatch):
     losses = Trainer.losses
 
-    def broken(self, rows):
-        cross_entropy, z = losses(self, rows)
+    def broken(self, rows, features):
+        cross_entropy, z = losses(self, rows, features)
         return cross_entropy * (float("nan") if self.progress.step == 2 else 1), z
 
     monkeypatch.setattr(Trainer, "losses", broken)
@@ -236,3 +237,21 @@ def test_rates_rise_and_then_follow_a_cosine(root):
     chosen = tiny_tokens.settings(root, steps=10, warmup=2, final_rate=0.1)
     assert chosen.rate(0) == pytest.approx(0.5) and chosen.rate(5) == pytest.approx(0.55)
     assert 0.1 < chosen.rate(9) < 0.13
+
+
+def test_the_contrast_teaches_to_tell_styles_apart(root):
+    def told_apart(name, **more):
+        """Nats by which a picture is likelier under its own style than under the next picture's."""
+        settings = tiny_tokens.settings(root, name, steps=20, lora_rate=1e-2, noise=0.0, **more)
+        run(settings)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        trainer = Trainer(settings.model_copy(update={"init": root / name / "adapter"}), plain())
+        rows = next(trainer.loader(range(50, 51)))
+        features = trainer.features(rows)
+        with torch.no_grad():
+            own, other = (trainer.losses(rows, found)[0] for found in (features, features.roll(-1, 0)))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return float((other - own).mean())
+
+    plain_run = told_apart("not-contrasted")
+    assert told_apart("contrasted", contrast=StyleContrast(weight=5.0, pairs=4)) > plain_run + 0.1
