@@ -177,7 +177,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--top-k", type=_whole, default=2000, help="likeliest codes to draw from; 1 is greedy")
         command.add_argument("--temperature", type=_number, default=1.0, help="(%(default)s)")
         command.add_argument(
-            "--window", type=_window, default="auto", help="codes a pass draws, or auto; changes only the time"
+            "--window",
+            type=_window,
+            default="auto",
+            help="codes a pass draws, or auto; in float32 it changes only the time",
         )
         command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
         command.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
-        print(f"error: {error.name} is not installed: pip install 'stylear[train]'", file=sys.stderr)
+        print(
+            f"error: {error.name} is not installed: python -m pip install -e '.[train]' in its folder", file=sys.stderr
+        )
         return 2
     except (StyleARError, OSError, FloatingPointError, SafetensorError) as error:
         print(f"error: {error}", file=sys.stderr)

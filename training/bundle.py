@@ -67,7 +67,8 @@ def bundle(work: Path, out: Path) -> None:
     write_adapter(out / "adapter", lora, resampler.state_dict(), record, torch.float16)
     families = json.loads((work / "icons" / "icons.json").read_text(encoding="utf-8"))["families"].values()
     lines = [f"- {f['attribution']} ({f['package']} {f['version']})" for f in families]
-    write_atomically(out / "NOTICE", lambda path: path.write_text(NOTICE.format(families="\n".join(lines))))
+    notice = NOTICE.format(families="\n".join(lines))
+    write_atomically(out / "NOTICE", lambda path: path.write_text(notice, encoding="utf-8"))
     concepts, styles, rows = plan(work / "icons")
     icons = np.load(work / "icons" / "icons.npy", mmap_mode="r")
     for style, concept in REFERENCES.items():

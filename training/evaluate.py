@@ -24,7 +24,7 @@ from .page import render
 from .parts import Parts
 from .processes import processes
 
-AFTERWARDS = ("metrics", "draws", "batch", "device")  # may change between two runs over the same pictures
+AFTERWARDS = ("metrics", "draws", "batch")  # may change between two runs over the same pictures
 
 
 class EvaluateSettings(DrawSettings):

@@ -74,7 +74,7 @@ def run(settings: ExampleSettings) -> str:
             shape, colour = list(SHAPES)[number % len(SHAPES)], list(COLOURS)[number % len(COLOURS)]
             picture = _render(style, shape, colour, settings.size, rng)
             _write(out / "styles" / f"{style}.png", picture, f"a {colour} {shape}")
-        write_atomically(out / "prompts.txt", lambda path: path.write_text("\n".join(PROMPTS) + "\n"))
+        write_atomically(out / "prompts.txt", lambda path: path.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8"))
         write_tiny_sdxl(out, settings.seed)
     return (
         f"{out} now holds {settings.pictures} captioned pictures of {settings.size} x {settings.size} pixels, "

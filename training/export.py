@@ -1,6 +1,7 @@
 """Writes an adapter in another layout: the released two files, a PEFT folder, or merged into its base."""
 
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,11 @@ from .config import ModelPaths, Settings
 from .output import provenance, read_json, write_json
 from .parts import Parts
 from .styled import write_adapter
+
+_EXPORTED = re.compile(
+    r"(model(-\d+-of-\d+)?|image_proj|adapter_model)\.safetensors|model\.safetensors\.index\.json"
+    r"|(config|adapter_config|tokenizer)\.json|README\.md"
+)
 
 
 class ExportSettings(Settings):
@@ -74,10 +80,14 @@ def source_record(adapter: Place) -> dict:
 @contextmanager
 def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """A draft folder that becomes `folder` when the block ends well; what was there goes only then."""
+    folder = folder.absolute()
     if folder.exists() and not overwrite:
         raise BadInput(f"{folder} is there already. Give another `out`, or say overwrite=true.")
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file. Give the path of a folder as `out`.")
+    others = [path.name for path in folder.rglob("*") if path.is_file() and not _EXPORTED.fullmatch(path.name)]
+    if others:
+        raise BadInput(f"{folder} holds {others[0]}, which is not of an export. Give another `out`.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(4)
     draft, old = (folder.with_name(f".{folder.name}.{token}.{word}") for word in ("new", "old"))
@@ -86,7 +96,11 @@ def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         yield draft
         if folder.exists():
             folder.rename(old)
-        draft.rename(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            old.rename(folder) if old.exists() else None
+            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         if folder.exists():

@@ -80,7 +80,8 @@ def save_base(model: ChameleonForConditionalGeneration, tokenizer: str, folder: 
     }
     config["stylear"] = {"size": size}
     config["architectures"] = ["ChameleonForConditionalGeneration"]
-    write_atomically(folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
+    text = json.dumps(config, indent=1)
+    write_atomically(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
     write_atomically(folder / "tokenizer.json", lambda path: path.write_text(tokenizer, encoding="utf-8"))
 
 

@@ -2,13 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .config import ModelPaths, Settings
 from .styled import RANK, TARGETS
 from .views import Views
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ResamplerShape(Settings):
@@ -25,7 +27,8 @@ class StyleContrast(Settings):
 
     Adds softplus(-sharpness (log p(picture | own style) - log p(picture | another's))), as the base's training does
     for prompts. In a picture's hundreds of nats its style is only a few, since what is drawn already shows it; so a
-    small base that was never told a style otherwise takes very long to read the style tokens at all.
+    small base that was never told a style otherwise takes very long to read the style tokens at all. What stands
+    beside what is up to the forward pass, so with it processes and micro-batches do change the result.
     """
 
     weight: float = Field(0.0, ge=0, description="beside the loss in nats a token; 0: none")
@@ -61,7 +64,7 @@ class TrainSettings(Settings):
     final_rate: float = Field(
         1.0, ge=0, le=1, description="share of the rates left at the end of the cosine; 1: constant"
     )
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's")
+    betas: tuple[Share, Share] = Field((0.9, 0.95), description="AdamW's")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's")
     z_loss: float = Field(1e-5, ge=0, description="weight of log(Z)^2")
     clip: float = Field(4.0, gt=0, description="largest norm of the gradient")

@@ -85,7 +85,7 @@ def check(work: Path) -> None:
 
     model, judge = StyleAR.load("mini"), work / "judge" / "judge.safetensors"
     figures = report(check(model, work / "pictures", judge, work / "check.png"))
-    write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n"))
+    write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
 
 
 STAGES: dict[str, Callable[..., None]] = {

@@ -143,7 +143,7 @@ class Trainer:
         """One optimizer step; its loss (nats a token), log(Z)^2, the gradient's norm and the rates' share.
 
         The sums over tokens are divided by the whole step's tokens, so that neither processes nor micro-batches
-        change the result.
+        change the result (but for `contrast`, which compares the rows of a pass).
         """
         s, a = self.settings, self.accelerator
         with self.clock.of("data"):

@@ -129,6 +129,14 @@ def test_overwriting_replaces_the_whole_folder(export):
     assert sorted(path.name for path in out.iterdir()) == ["image_proj.safetensors", "model.safetensors"]
 
 
+def test_a_folder_with_something_else_in_it_is_never_replaced(export):
+    out = export("peft")
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(BadInput, match="precious.txt"):
+        export("official", out, overwrite=True)
+    assert (out / "precious.txt").read_text() == "mine"
+
+
 def test_half_precision_halves_the_files(export, tmp_path):
     full, half = export("official"), export("official", tmp_path / "half", dtype="float16")
     with safe_open(half / "model.safetensors", "pt") as file:

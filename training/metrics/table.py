@@ -1,6 +1,7 @@
 """Means of metrics with 95 % intervals, over all pictures and for each style, and the table that shows them."""
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -126,4 +127,4 @@ def markdown(results: dict) -> str:
 
 def _plain(text: str) -> str:
     """Text from anywhere inside a Markdown table's cell, as it is written."""
-    return html.escape(" ".join(str(text).split()), quote=False).replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
