@@ -103,7 +103,8 @@ def test_a_fault_of_ours_is_not_hidden(command):
 def test_a_library_that_is_missing_is_named_with_what_to_install(command, capsys):
     command(failing(ModuleNotFoundError("No module named 'diffusers'", name="diffusers")))
     assert main(["try"]) == 2
-    assert capsys.readouterr().err == "error: diffusers is not installed: pip install 'stylear[train]'\n"
+    told = "error: diffusers is not installed: python -m pip install -e '.[train]' in its folder\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours(command):
