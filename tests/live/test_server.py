@@ -116,9 +116,7 @@ def test_stop_ends_the_sampler_and_the_next_prompt_runs(server, graph):
         time.sleep(0.02)
     time.sleep(0.3)
     server.post("/interrupt", {"prompt_id": prompt})
-    began = time.monotonic()
     entry = server.finish(prompt)
-    assert time.monotonic() - began < 3
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
     graph["5"]["inputs"]["batch_size"] = 1
     server.run(graph)
