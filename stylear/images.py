@@ -16,8 +16,14 @@ from .errors import BadInput, StyleARError
 MAX_PIXELS = 8192 * 8192
 # Formats that are pixels only; PIL also knows EPS, which starts a program.
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
 Picture = Image.Image | np.ndarray | Tensor
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is a picture's; hidden ones, such as macOS's ._NAME.png, are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def open_image(path: str | PathLike) -> Image.Image:

@@ -21,7 +21,7 @@ class Windows:
 
     `costs`: what a pass of each allowed window costs, in any unit. With one there is nothing to choose. With several
     the expected codes a pass, (1 - p^w) / (1 - p) for guesses that come true with probability p, are weighed against
-    the cost. No choice changes a picture.
+    the cost. In float32 no choice changes a picture.
     """
 
     def __init__(self, costs: Mapping[int, float]):

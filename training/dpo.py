@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +50,7 @@ from .preferences import (
     scores_file,
     write_sheet,
 )
+from .processes import LONG
 from .steps import Step, parts_of_steps
 from .styled import StyledModel, write_adapter
 from .trainer import groups_of
@@ -101,7 +101,7 @@ def run(settings: DPOSettings) -> str:
     accelerator = Accelerator(
         mixed_precision="bf16" if settings.precision == "bf16" else "no",
         cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],  # processes wait for the slowest to draw
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONG)],
     )
     if settings.batch % accelerator.num_processes:
         raise BadInput(f"batch is {settings.batch}: make it a multiple of the {accelerator.num_processes} processes.")

@@ -1,7 +1,6 @@
 """`train`: StyleAR's own stage. LoRA and resampler learn, on a frozen base, to draw a picture from its own style."""
 
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -10,6 +9,7 @@ from stylear.errors import BadInput
 
 from .output import output_folder, provenance, write_json
 from .plan import plan
+from .processes import LONG
 from .recipe import TrainSettings
 from .styled import write_adapter
 from .trainer import Trainer
@@ -31,7 +31,7 @@ def run(settings: TrainSettings) -> str:
     accelerator = Accelerator(
         mixed_precision="bf16" if settings.precision == "bf16" else "no",
         cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],  # the others wait while one draws
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONG)],
     )
     if settings.batch % accelerator.num_processes:
         raise BadInput(f"batch is {settings.batch}: make it a multiple of the {accelerator.num_processes} processes.")

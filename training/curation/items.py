@@ -12,7 +12,6 @@ Kind = Literal["raw", "stylised"]
 MAX_BYTES = 1 << 28  # of one picture's file
 MAX_CAPTION = 4000  # characters; alt texts of the web can be whole pages
 CAPTIONS = ("text", "caption", "prompt", "txt")  # columns looked for when the settings name none
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 _CONTROLS = dict.fromkeys([*range(32), *range(127, 160)])
 
 

@@ -15,12 +15,12 @@ from typing import Literal
 from pydantic import Field
 
 from stylear.errors import BadInput
+from stylear.images import SUFFIXES
 
 from ..config import Settings
 from ..output import sha256_of
 from .items import (
     CAPTIONS,
-    SUFFIXES,
     Item,
     Kind,
     Source,

@@ -11,13 +11,13 @@ from PIL import Image
 from pydantic import Field
 
 from stylear.errors import BadInput
-from stylear.images import open_image, to_rgb
+from stylear.images import is_picture, open_image, to_rgb
 
 from ..config import Settings
 from ..instantstyle import InstantStyleSettings
 from ..metrics.inputs import read_prompts
 from ..output import sha256_of
-from .items import SUFFIXES, Item, shown, tidy_caption
+from .items import Item, shown, tidy_caption
 
 Draw = Callable[[Image.Image, str, int], Image.Image]
 
@@ -83,7 +83,7 @@ class Generated:
 
     def _styles(self) -> list[Path]:
         folder = self.settings.styles
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+        files = sorted(p for p in folder.iterdir() if is_picture(p)) if folder.is_dir() else []
         if not files:
             raise BadInput(f"There are no style pictures in {folder}: put some there or correct stylised.styles.")
         return files

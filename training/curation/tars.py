@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from .items import CAPTIONS, MAX_BYTES, SUFFIXES, Item, Unusable, broken, shown, tidy_caption
+from stylear.images import SUFFIXES
+
+from .items import CAPTIONS, MAX_BYTES, Item, Unusable, broken, shown, tidy_caption
 from .sources import SourceSettings
 
 MAX_TEXT = 1 << 20  # bytes of a caption's file

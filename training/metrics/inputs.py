@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylear.errors import BadInput
-from stylear.images import open_image
+from stylear.images import SUFFIXES, is_picture, open_image
 
 from ..output import read_json
 from .cells import Reference
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ def read_references(path: Path, most: int | None = None) -> tuple[list[Reference
 
 
 def _from_folder(folder: Path) -> list[Reference]:
-    pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-    pictures = [path for path in pictures if not path.name.startswith(".")]
+    pictures = [path for path in sorted(folder.iterdir()) if is_picture(path)]
     stems = [path.stem for path in pictures]
     return [
         Reference(path.stem if stems.count(path.stem) == 1 else path.name, path, _caption(path.with_suffix(".txt")))

@@ -9,11 +9,9 @@ import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from stylear.encoder import EncoderConfig, ImageEncoder
 from stylear.vocabulary import Vocabulary
 
 from ..data.captions import caption, styled_caption
@@ -120,10 +118,3 @@ def train_clip(data: Path, out: Path, settings: CLIPSettings | None = None) -> N
     product = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     metadata = {"stylear": json.dumps({"model_cfg": config})}
     write_atomically(out / "open_clip.safetensors", lambda path: save_file(product, path, metadata))
-
-
-def load_encoder(path: Path) -> ImageEncoder:
-    """The trained encoder as the engine runs it, in float32."""
-    with safe_open(path, "pt") as file:
-        config = EncoderConfig.from_open_clip_config(json.loads(file.metadata()["stylear"]))
-    return ImageEncoder.from_state_dict(load_file(path), config)

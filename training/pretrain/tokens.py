@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
-from stylear.vqgan import VQGAN, VQGANConfig
+from stylear.checkpoint import load_vqgan
 
 from ..data.pictures import PictureSet, depth_of
 from ..loop import can_compile, write_atomically
@@ -16,20 +15,13 @@ from .vqgan import to_pixels
 DEPTH_EVERY = 4  # one picture in so many also has its depth map encoded
 
 
-def load_vqgan(path: Path) -> VQGAN:
-    """The trained tokenizer in float32, ready for use."""
-    weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-    model = VQGAN(VQGANConfig.from_state_dict(weights))
-    model.load_state_dict(weights)
-    return model.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-
-
 def encode_pictures(data: Path, vqgan: Path, out: Path, batch: int = 64) -> None:
     """Write `out`/codes.npz: rows int64 [N] (train split), codes int16 [N, h, w], and depth maps of every fourth row.
 
     depth_rows int64 [M] are places in `rows`; depth int16 [M, h, w].
     """
     pictures, model = PictureSet(data), load_vqgan(vqgan)
+    model.eval().to(memory_format=torch.channels_last)
     rows = pictures.where("train")
     encode = torch.compile(model.encode) if can_compile() else model.encode
 
