@@ -1,5 +1,6 @@
 """How much memory a training takes, part by part and for each number of devices, from shapes alone."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +46,8 @@ def plan(settings: TrainSettings) -> str:
     columns = [memory(shapes, settings, devices) for devices in DEVICES]
     unit, name = (2**30, "GiB") if sum(columns[0].values()) > 2**30 else (2**20, "MiB")
     lines = [f"Memory in {name} on each device, for {told}."]
-    lines.append(
-        f"{settings.micro_batch} rows of {shapes.tokens} tokens at a time, {settings.precision}; FSDP from 2 on."
-    )
+    rows, told = _rows(settings), ", contrasted ones among them" if settings.contrast.looks else ""
+    lines.append(f"{rows} rows of {shapes.tokens} tokens at a time{told}, {settings.precision}; FSDP from 2 on.")
     lines.append(f"{'devices':42}" + "".join(f"{devices:>9}" for devices in DEVICES))
     for part in columns[0]:
         lines.append(f"{part:42}" + "".join(f"{column[part] / unit:9.2f}" for column in columns))
@@ -102,7 +102,7 @@ def memory(shapes: Shapes, settings: TrainSettings, devices: int) -> dict[str, f
     frozen = sum(w.numel() * w.element_size() for w in styled.parameters() if not w.requires_grad)
     trained = sum(w.numel() for group in groups_of(styled) for w in group["params"])
     # One layer's forward keeps about 14 rows of the hidden size and 4 of the feed-forward's for its backward.
-    rows = settings.micro_batch * shapes.tokens
+    rows = _rows(settings) * shapes.tokens
     layer = rows * (14 * config.hidden_size + 4 * config.intermediate_size) * half
     layers = config.num_hidden_layers
     kept = layers * rows * config.hidden_size * half + layer if settings.gradient_checkpointing else layers * layer
@@ -120,3 +120,9 @@ def memory(shapes: Shapes, settings: TrainSettings, devices: int) -> dict[str, f
         "activations": kept,
         "logits of a chunk": 3.5 * settings.loss_chunk * config.vocab_size * FLOAT,
     }
+
+
+def _rows(settings: TrainSettings) -> int:
+    """Rows of a forward pass: its pictures, and its share of those that are looked at again."""
+    micro_batch, looks = settings.micro_batch, min(settings.contrast.looks, settings.batch)
+    return micro_batch + math.ceil(micro_batch * looks / settings.batch)

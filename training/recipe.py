@@ -23,17 +23,22 @@ class ResamplerShape(Settings):
 
 
 class StyleContrast(Settings):
-    """A second look at some pictures of each forward pass, with another picture's style (0 pairs: none).
+    """A second look at some pictures of each step, with the style of another picture of it (0 pairs: none).
 
-    Adds softplus(-sharpness (log p(picture | own style) - log p(picture | another's))), as the base's training does
-    for prompts. In a picture's hundreds of nats its style is only a few, since what is drawn already shows it; so a
-    small base that was never told a style otherwise takes very long to read the style tokens at all. What stands
-    beside what is up to the forward pass, so with it processes and micro-batches do change the result.
+    Adds the mean of softplus(-sharpness (log p(picture | own style) - log p(picture | another's))), as the base's
+    training does for prompts. In a picture's hundreds of nats its style is only a few, since what is drawn already
+    shows it; so a small base that was never told a style otherwise takes very long to read the style tokens at all.
+    Which picture is looked at with whose style is a function of the seed and the sample numbers (Samples.contrasted).
     """
 
     weight: float = Field(0.0, ge=0, description="beside the loss in nats a token; 0: none")
-    pairs: int = Field(0, ge=0, description="pictures of each forward pass that are looked at again")
+    pairs: int = Field(0, ge=0, description="pictures of each step that are looked at again")
     sharpness: float = Field(0.2, gt=0, description="per nat")
+
+    @property
+    def looks(self) -> int:
+        """Pictures of each step that are looked at again, 0 if that weighs nothing."""
+        return self.pairs if self.weight else 0
 
 
 class TrainSettings(Settings):

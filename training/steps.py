@@ -48,13 +48,16 @@ class Draws:
     """What is drawn anew for each sample.
 
     `noise`: gamma, the standard deviation of what is added to the style tokens (paper section 3.3); `context_drop`:
-    chance that a sample has no prompt; `views`: how the style path's picture is changed.
+    chance that a sample has no prompt; `views`: how the style path's picture is changed; `pairs`: how many of each
+    `batch` samples, counted from 0, come once more under the style of another.
     """
 
     seed: int = 0
     noise: float = 0.0
     context_drop: float = 0.0
     views: Views = Views()
+    pairs: int = 0
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,15 @@ class Rows:
     """Samples for one forward pass: their sequences, style pictures and noise.
 
     pixels: float32 [B, 3, S, S] as the image encoder takes them, or None with features: float32 [B, N, C];
-    noise: float32 [B, 16, hidden], to be added to the style tokens.
+    noise: float32 [B, 16, hidden], to be added to the style tokens; again: int64 [K], the rows that the last K are
+    once more, with the pixels or features of another sample.
     """
 
     batch: Batch
     pixels: Tensor | None
     features: Tensor | None
     noise: Tensor
-
-    def part(self, rows: slice) -> "Rows":
-        """Some of the rows."""
-
-        def some(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[rows]
-
-        return Rows(Batch(*map(some, vars(self.batch).values())), *map(some, (self.pixels, self.features, self.noise)))
+    again: Tensor
 
     def to(self, device: torch.device) -> "Rows":
         """The same on a device."""
@@ -85,7 +82,7 @@ class Rows:
             return None if value is None else value.to(device, non_blocking=True)
 
         batch = Batch(*map(move, vars(self.batch).values()))
-        return Rows(batch, move(self.pixels), move(self.features), move(self.noise))
+        return Rows(batch, *map(move, (self.pixels, self.features, self.noise, self.again)))
 
 
 class Samples(Dataset):
@@ -113,27 +110,54 @@ class Samples(Dataset):
             self.encoder = ImageEncoder(encoder)  # for its preprocessing alone
 
     def __getitem__(self, numbers: Sequence[int]) -> Rows | BadInput:
-        """Samples of some numbers of a step. A BadInput comes back as the value, so that a worker keeps its text."""
+        """Samples of some numbers of a step, and at the end again those that are contrasted.
+
+        The picture that lends its style is read here too, wherever else it is trained on. A BadInput comes back as the
+        value, so that a worker keeps its text.
+        """
+        lenders = self.contrasted(numbers[0] // self.draws.batch)
+        again = [number for number in numbers if number in lenders]
+        styles = [*numbers, *(lenders[number] for number in again)]
+        first, last = min(styles), max(styles)
         try:
-            first = min(numbers)
-            indices = self.order.indices(first, max(numbers) - first + 1)[np.asarray(numbers) - first]
-            drawn = [self._sample(number, self.tokens[i]) for number, i in zip(numbers, indices, strict=True)]
+            indices = self.order.indices(first, last - first + 1)
+            drawn = {number: self._sample(number, self.tokens[indices[number - first]]) for number in set(styles)}
         except BadInput as error:
             return error
-        batches, pictures, noise = zip(*drawn, strict=True)
-        pictures = torch.stack(pictures)
+        rows = [*numbers, *again]
+        pictures = torch.stack([drawn[number][1] for number in styles])
         return Rows(
-            _join(batches, self.pad_to),
+            _join([drawn[number][0] for number in rows], self.pad_to),
             None if self.cached else pictures,
             pictures if self.cached else None,
-            torch.stack(noise),
+            torch.stack([drawn[number][2] for number in rows]),
+            torch.tensor([rows.index(number) for number in again], dtype=torch.int64),
         )
 
-    def by_length(self, numbers: range) -> list[int]:
-        """The numbers with the shortest sequences first, so that what shares a forward pass needs little padding."""
+    def contrasted(self, step: int) -> dict[int, int]:
+        """The samples of a step that come again, each with the sample that lends its style.
+
+        `pairs` of those with a prompt, evenly spread, each with the next that has one, the last with the first.
+        """
+        pairs, batch = self.draws.pairs, self.draws.batch
+        told = [n for n in range(step * batch, (step + 1) * batch) if pairs and not self._begin(n)[1]]
+        count = min(pairs, len(told)) if len(told) > 1 else 0
+        places = [i * len(told) // count for i in range(count)]
+        return {told[place]: told[(place + 1) % len(told)] for place in places}
+
+    def arranged(self, numbers: range) -> list[int]:
+        """Numbers of a step in the order in which forward passes take them.
+
+        The shortest sequences first, so that those of a pass need little padding, and those that are contrasted at
+        even distances, so that passes have as many rows as each other.
+        """
         indices = self.order.indices(numbers.start, len(numbers))
         lengths = self.tokens.lengths[indices] + self.tokens.condition_lengths[indices]
-        return [numbers[i] for i in lengths.argsort(kind="stable")]
+        rising = [numbers[i] for i in lengths.argsort(kind="stable")]
+        lenders = self.contrasted(numbers.start // self.draws.batch)
+        groups = [[number for number in rising if (number in lenders) == again] for again in (False, True)]
+        placed = [((i + 0.5) / len(group), number) for group in groups for i, number in enumerate(group)]
+        return [number for _, number in sorted(placed)]
 
     def predicted(self, numbers: range) -> int:
         """How many tokens of these samples the loss counts, without reading them."""
@@ -188,7 +212,7 @@ def parts_of_steps(
             yield numbers[start : start + micro_batch]
 
 
-def _join(batches: tuple[Batch, ...], pad_to: int) -> Batch:
+def _join(batches: Sequence[Batch], pad_to: int) -> Batch:
     """Batches of one row each as one, padded at the end."""
 
     def padded(name: str, value: int) -> Tensor:

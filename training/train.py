@@ -102,8 +102,10 @@ def _benchmark(trainer: Trainer) -> str:
     if not trainer.accelerator.is_main_process:
         return ""
     outside = seconds["all"] - seconds["work"]
+    again = sum(len(trainer.samples.contrasted(step)) for step in range(2, s.benchmark_steps + 2)) / s.benchmark_steps
+    contrast = f", {again:.4g} of them looked at again for the contrast," if again else ""
     return (
-        f"{s.benchmark_steps} steps of {s.batch} pictures on {trainer.accelerator.num_processes} x "
+        f"{s.benchmark_steps} steps of {s.batch} pictures{contrast} on {trainer.accelerator.num_processes} x "
         f"{trainer.accelerator.device.type}, {s.precision}: {seconds['all'] / s.benchmark_steps:.3f} s a step, "
         f"{s.benchmark_steps * s.batch / seconds['all']:.2f} pictures/s.\n"
         f"Outside forward, backward and optimizer: {outside / seconds['all']:.2%} of the time "

@@ -74,11 +74,15 @@ class Trainer:
         _check(self.tokens, len(vocabulary.code_ids), self.encoder, shape, base.config.hidden_size)
         if s.held_out >= len(self.tokens):
             raise BadInput(f"held_out is {s.held_out} and {s.data} has {len(self.tokens)} pictures: keep fewer.")
+        if s.contrast.looks and (s.batch == 1 or s.context_drop == 1):
+            raise BadInput(
+                "contrast compares pictures of a step that have a prompt: raise batch or lower context_drop."
+            )
         held = np.random.default_rng(s.seed).choice(len(self.tokens), s.held_out, replace=False)
         kinds = self.tokens.kinds.copy()
         kinds[held] = HELD_OUT
         reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1)
-        draws = Draws(s.seed, s.noise, s.context_drop, s.views)
+        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch)
         self.samples = Samples(self.tokens, Mix(kinds, s.ratio, s.seed), draws, *reads)
         self.held_out = Samples(self.tokens, Listed(np.sort(held)), Draws(s.seed), *reads) if len(held) else None
         self.rates = (s.lora_rate, s.resampler_rate)
@@ -136,36 +140,35 @@ class Trainer:
         """This process's forward passes of the steps, read ahead."""
         s, a = self.settings, self.accelerator
         shares = (steps, s.batch, s.micro_batch, a.process_index, a.num_processes)
-        parts = parts_of_steps(*shares, order=self.samples.by_length)
+        parts = parts_of_steps(*shares, order=self.samples.arranged)
         return self.samples.loader(parts, s.workers)
 
     def step(self, number: int, loader: Iterator) -> dict[str, float]:
-        """One optimizer step; its loss (nats a token), log(Z)^2, the gradient's norm and the rates' share.
+        """One optimizer step; its loss (nats a token), log(Z)^2, contrast, the gradient's norm and the rates' share.
 
-        The sums over tokens are divided by the whole step's tokens, so that neither processes nor micro-batches
-        change the result (but for `contrast`, which compares the rows of a pass).
+        The sums are divided by the whole step's tokens and contrasted pictures, so that neither processes nor
+        micro-batches change the result.
         """
         s, a = self.settings, self.accelerator
         with self.clock.of("data"):
             tokens = self.samples.predicted(range(number * s.batch, (number + 1) * s.batch))
+            pairs = max(1, len(self.samples.contrasted(number)))
         passes = -(-s.batch // a.num_processes // s.micro_batch)
-        sums = torch.zeros(2, device=a.device)
+        sums = torch.zeros(3, device=a.device)
         for index in range(passes):
             with self.clock.of("data"):
                 rows = next(loader).to(a.device)
             with self.clock.of("work"), nullcontext() if index == passes - 1 else a.no_sync(self.model):
-                features = self.features(rows)
-                cross_entropy, z = self.losses(rows, features)
-                loss = (cross_entropy.sum() + s.z_loss * z.sum()) * (a.num_processes / tokens)
-                if s.contrast.weight and s.contrast.pairs:
-                    loss = loss + self.contrast(rows, features, cross_entropy) / passes
-                a.backward(loss)
-                sums += torch.stack([cross_entropy.detach().sum(), z.detach().sum()])
+                cross_entropy, z, contrast = (value.sum() for value in self.terms(rows))
+                loss = (cross_entropy + s.z_loss * z) / tokens + s.contrast.weight * contrast / pairs
+                a.backward(loss * a.num_processes)  # processes' gradients are averaged
+                sums += torch.stack([cross_entropy, z, contrast]).detach()
         with self.clock.of("work"):
             norm = a.clip_grad_norm_([w for w in self.model.parameters() if w.requires_grad], s.clip)
             norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-            loss, z = (a.reduce(sums, "sum") / tokens).tolist()
+            loss, z, contrast = (a.reduce(sums, "sum") / sums.new_tensor([tokens, tokens, pairs])).tolist()
             figures = {"loss": loss, "z": z, "norm": norm, "rate": s.rate(number)}
+            figures |= {"contrast": contrast} if s.contrast.looks else {}
             self.check(number, figures)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * figures["rate"]
@@ -185,16 +188,20 @@ class Trainer:
         with self.accelerator.autocast():
             return self.model(rows.batch, features, rows.noise)
 
-    def contrast(self, rows: Rows, features: Tensor, own: Tensor) -> Tensor:
-        """How badly the first rows' own styles are told from the next row's; `own`: their cross-entropy sums [B]."""
-        c = self.settings.contrast
-        first = slice(min(c.pairs, len(own)))
-        other, _ = self.losses(rows.part(first), features.roll(-1, 0)[first])
-        return c.weight * F.softplus(-c.sharpness * (other - own[first])).mean()
+    def terms(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of cross-entropy and log(Z)^2 of each row under its own style, and how badly styles are told apart.
+
+        float32 [B - K], [B - K], [K] for K rows that come again (Rows.again, StyleContrast).
+        """
+        cross_entropy, z = self.losses(rows, self.features(rows))
+        own, other = cross_entropy.tensor_split([len(cross_entropy) - len(rows.again)])
+        contrast = F.softplus(-self.settings.contrast.sharpness * (other - own[rows.again]))
+        return own, z[: len(own)], contrast
 
     def check(self, number: int, figures: dict[str, float]) -> None:
-        """FloatingPointError, before any weight has changed, if a step's loss or gradient is not finite."""
-        wrong = next((name for name in ("loss", "norm") if not math.isfinite(figures[name])), None)
+        """FloatingPointError, before any weight has changed, if a step's loss, contrast or gradient is not finite."""
+        watched = [name for name in ("loss", "contrast", "norm") if name in figures]
+        wrong = next((name for name in watched if not math.isfinite(figures[name])), None)
         if wrong:
             states = states_in(self.settings.out) if self.settings.out.is_dir() else []
             kept = f"the last good state is {states[-1]}" if states else "no state was saved yet"

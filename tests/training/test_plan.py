@@ -47,6 +47,14 @@ def test_what_fsdp_shares_out_shrinks_with_the_devices_and_the_rest_does_not(rel
     assert all(two[part] == eight[part] for part in two.keys() - shared)
 
 
+def test_pictures_that_are_looked_at_again_are_planned_for(released, tmp_path):
+    given = {"model": {"base": str(tmp_path)}, "data": tmp_path, "batch": 16}
+    plain, contrasted = (TrainSettings(**given, contrast={"weight": weight, "pairs": 4}) for weight in (0, 0.2))
+    one, other = (memory(released, settings, 1)["activations"] for settings in (plain, contrasted))
+    assert other / one == pytest.approx(10 / 8)
+    assert "10 rows of 2500 tokens at a time, contrasted ones among them" in plan(contrasted)
+
+
 def test_checkpointed_layers_take_less_memory(released):
     kept, computed = (
         memory(released, TrainSettings(gradient_checkpointing=on), 1)["activations"] for on in (False, True)
@@ -54,10 +62,11 @@ def test_checkpointed_layers_take_less_memory(released):
     assert computed < kept / 5
 
 
-def test_activations_are_planned_as_torch_keeps_them(tmp_path):
+@pytest.mark.parametrize("contrast", [{}, {"weight": 1.0, "pairs": 2}], ids=["plain", "contrasted"])
+def test_activations_are_planned_as_torch_keeps_them(tmp_path, contrast):
     tiny.write_bundle(tmp_path / "model", segmenter=False)
     tiny_tokens.write_tokens(tmp_path / "tokens")
-    chosen = tiny_tokens.settings(tmp_path)
+    chosen = tiny_tokens.settings(tmp_path, contrast=contrast)
     trainer = Trainer(chosen, Accelerator(cpu=True))
     rows, kept = next(trainer.loader(range(1))), {}
     weights = {weight.untyped_storage().data_ptr() for weight in trainer.model.parameters()}

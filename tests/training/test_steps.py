@@ -140,12 +140,43 @@ def test_processes_and_micro_batches_share_each_steps_samples_in_order(processes
 
 def test_what_shares_a_forward_pass_is_of_like_length(root):
     chosen = samples(root)
-    numbers = chosen.by_length(range(3, 15))
+    numbers = chosen.arranged(range(3, 15))
     lengths = [chosen[[number]].batch.ids.shape[1] for number in numbers]
     assert sorted(numbers) == list(range(3, 15)) and numbers != sorted(numbers)
-    parts = list(parts_of_steps(range(1), 12, 4, 0, 1, chosen.by_length))
+    parts = list(parts_of_steps(range(1), 12, 4, 0, 1, chosen.arranged))
     assert [len(part) for part in parts] == [4, 4, 4]
     assert max(lengths[:4]) <= max(lengths[4:8]) <= max(lengths[8:])
+
+
+def test_contrasted_samples_are_some_of_a_step_that_have_a_prompt_each_with_another_that_has_one(root):
+    chosen = samples(root, Draws(seed=1, context_drop=0.3, pairs=4, batch=12))
+    for step in range(5):
+        told = [n for n in range(12 * step, 12 * step + 12) if not chosen._begin(n)[1]]
+        found = chosen.contrasted(step)
+        assert len(found) == 4 and {*found, *found.values()} <= {*told}
+        assert all(number != lender for number, lender in found.items())
+    assert {n // 6 % 2 for n in chosen.contrasted(0)} == {0, 1}  # both of two processes have some
+
+
+def test_of_a_step_with_one_prompt_or_none_nothing_is_contrasted(root):
+    chosen = samples(root, Draws(seed=1, context_drop=0.6, pairs=4, batch=3))
+    counts = {sum(not chosen._begin(3 * step + n)[1] for n in range(3)): chosen.contrasted(step) for step in range(99)}
+    assert {told: len(found) for told, found in counts.items()} == {0: 0, 1: 0, 2: 2, 3: 3}
+
+
+def test_a_contrasted_sample_comes_again_under_the_style_of_one_that_may_be_in_another_pass(root):
+    chosen = samples(root, Draws(seed=1, noise=0.1, pairs=2, batch=4, views=Views(flip=0.5)))
+    number, lender = next(iter(chosen.contrasted(1).items()))
+    rows, lent = chosen[[number]], chosen[[lender]]
+    assert rows.again.tolist() == [0] and len(rows.batch.ids) == len(rows.noise) == 2
+    assert all(torch.equal(value[0], value[1]) for value in (*vars(rows.batch).values(), rows.noise))
+    assert torch.equal(rows.pixels[1], lent.pixels[0]) and not torch.equal(rows.pixels[0], lent.pixels[0])
+
+
+def test_passes_have_equal_shares_of_the_contrasted_samples(root):
+    chosen = samples(root, Draws(seed=1, pairs=4, batch=16))
+    parts = list(parts_of_steps(range(2), 16, 8, 0, 1, chosen.arranged))
+    assert [len(chosen[part].again) for part in parts] == [2, 2, 2, 2]
 
 
 def test_the_order_of_samples_in_a_batch_changes_none_of_them(root):

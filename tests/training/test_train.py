@@ -17,6 +17,7 @@ from training.checkpoints import states_in
 from training.loop import can_compile
 from training.output import read_json
 from training.recipe import StyleContrast
+from training.steps import Draws
 from training.train import run
 from training.trainer import Trainer
 
@@ -45,6 +46,18 @@ def twenty(root):
     torch.set_num_threads(1)
     run(tiny_tokens.settings(root, "twenty", steps=20))
     return weights(root / "twenty")
+
+
+CONTRAST = {"contrast": StyleContrast(weight=5.0, pairs=3), "batch": 6, "steps": 6, "save_every": 2}
+
+
+@pytest.fixture(scope="module")
+def contrasted(root):
+    """The weights of a few steps with the contrast on, all pictures of a step at once."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    run(tiny_tokens.settings(root, "contrasted", micro_batch=6, **CONTRAST))
+    return weights(root / "contrasted")
 
 
 def plain() -> Accelerator:
@@ -246,12 +259,69 @@ def test_the_contrast_teaches_to_tell_styles_apart(root):
         run(settings)
         AcceleratorState._reset_state(reset_partial_state=True)
         trainer = Trainer(settings.model_copy(update={"init": root / name / "adapter"}), plain())
-        rows = next(trainer.loader(range(50, 51)))
-        features = trainer.features(rows)
+        trainer.samples.draws = Draws(pairs=4, batch=4)
+        rows = trainer.samples[range(4)]
         with torch.no_grad():
-            own, other = (trainer.losses(rows, found)[0] for found in (features, features.roll(-1, 0)))
+            own, other = trainer.losses(rows, trainer.features(rows))[0].split(4)
         AcceleratorState._reset_state(reset_partial_state=True)
         return float((other - own).mean())
 
     plain_run = told_apart("not-contrasted")
-    assert told_apart("contrasted", contrast=StyleContrast(weight=5.0, pairs=4)) > plain_run + 0.1
+    assert told_apart("told-apart", contrast=StyleContrast(weight=5.0, pairs=4)) > plain_run + 0.1
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_contrasting_in_micro_batches_trains_the_same_weights(root, contrasted, micro_batch):
+    run(tiny_tokens.settings(root, f"contrasted-{micro_batch}", micro_batch=micro_batch, **CONTRAST))
+    assert_close(weights(root / f"contrasted-{micro_batch}"), contrasted)
+
+
+def test_two_processes_that_contrast_in_two_micro_batches_train_the_same_weights_as_one_in_one(root, contrasted):
+    chosen = tiny_tokens.settings(root, "contrasted-two", micro_batch=2, **CONTRAST)
+    assert tiny_tokens.in_processes(tiny_tokens.train, chosen, processes=2) == [0, 0]
+    assert_close(weights(root / "contrasted-two"), contrasted)
+    figures = [read_json(root / name / "summary.json")["loss of the last tenth"] for name in (chosen.out, "contrasted")]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-5)
+
+
+def test_sharded_processes_of_which_one_has_nothing_to_contrast_train_the_same_weights_as_one(root):
+    settings = CONTRAST | {"contrast": StyleContrast(weight=5.0, pairs=1)}
+    run(tiny_tokens.settings(root, "one-pair", **settings))
+    chosen = tiny_tokens.settings(root, "one-pair-sharded", micro_batch=2, **settings)
+    assert tiny_tokens.in_processes(tiny_tokens.train_sharded, chosen, processes=2) == [0, 0]
+    assert_close(weights(chosen.out), weights(root / "one-pair"))
+
+
+def test_a_contrasting_run_that_was_killed_and_started_again_trains_the_same_weights_bit_for_bit(root, contrasted):
+    chosen = tiny_tokens.settings(root, "contrasted-killed", micro_batch=6, **CONTRAST)
+    assert tiny_tokens.in_processes(tiny_tokens.train_and_die, chosen, 3) == [-signal.SIGKILL]
+    run(chosen)
+    found = weights(chosen.out)
+    assert all(torch.equal(found[name], value) for name, value in contrasted.items())
+
+
+def test_the_contrast_is_logged_and_one_that_is_no_number_stops_the_run_before_a_weight_has_changed(root, monkeypatch):
+    trainer = Trainer(tiny_tokens.settings(root, "broken-contrast", **CONTRAST), plain())
+    assert 0 < trainer.step(0, trainer.loader(range(1)))["contrast"] < 5
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    terms = Trainer.terms
+
+    def broken(self, rows):
+        cross_entropy, z, contrast = terms(self, rows)
+        return cross_entropy, z, contrast * float("nan")
+
+    monkeypatch.setattr(Trainer, "terms", broken)
+    with pytest.raises(FloatingPointError, match="Step 2: the contrast is nan"):
+        trainer.step(1, trainer.loader(range(1, 2)))
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+
+
+def test_a_benchmark_tells_how_many_pictures_are_looked_at_again(root):
+    chosen = {"mode": "benchmark", "benchmark_steps": 2, "context_drop": 0.0}
+    assert "6 pictures, 3 of them looked at again" in run(tiny_tokens.settings(root, **(CONTRAST | chosen)))
+
+
+@pytest.mark.parametrize("change", [{"batch": 1}, {"context_drop": 1}])
+def test_a_contrast_without_another_picture_to_compare_with_is_refused(root, change):
+    with pytest.raises(BadInput, match="raise batch or lower context_drop"):
+        run(tiny_tokens.settings(root, **(CONTRAST | change)))
