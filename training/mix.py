@@ -28,7 +28,8 @@ class Mix:
         if len(ratio) != 2 or any(type(share) is not int or share < 0 for share in ratio) or not any(ratio):
             raise BadInput(f"The ratio is {ratio!r}: give two whole numbers, stylised and raw, not both 0.")
         self.ratio, self.block = tuple(ratio), sum(ratio)
-        self.places = tuple(np.flatnonzero(kinds == kind) for kind in range(len(KINDS)))
+        number = np.min_scalar_type(len(kinds))  # the only thing here that grows with the data
+        self.places = tuple(np.flatnonzero(kinds == kind).astype(number) for kind in range(len(KINDS)))
         for name, share, places in zip(KINDS, self.ratio, self.places, strict=True):
             if share and not len(places):
                 raise BadInput(f"The data has no {name} pictures and the ratio {self.ratio} wants some. Give it a 0.")

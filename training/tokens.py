@@ -2,13 +2,12 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +24,7 @@ KINDS = ("stylised", "raw")
 CONDITIONS = ("depth", "segmentation")
 INDEX = "tokens.json"
 _CODES = pa.list_(pa.uint16())
+_END = 8  # bytes of the mark that ends an Arrow stream
 SCHEMA = pa.schema(
     {
         "key": pa.string(),
@@ -138,22 +138,39 @@ def write_index(
     return index
 
 
-class TokenSet:
-    """A token folder by number: `tokens[i]` is an Example. Memory-mapped; opened anew where it is unpickled.
+@dataclass(frozen=True)
+class _Table:
+    """What is kept in memory of a token folder.
 
-    Attributes: `folder`, `index` (what tokens.json says), `codes` (size of the codebook), `features` ([N, C] or
-    None), `sha256` (of the data).
+    Of each record batch: `shard`, the number of its file, `offset`, the byte it begins at, and `first`, the number of
+    its first record, int64 [batches]. Of each record: `kinds` uint8, `lengths` and `condition_lengths` int32 [N].
     """
 
-    def __init__(self, folder: Path, verify: bool = False):
-        """Open a folder that `tokenize` finished; `verify`: read every shard through to compare its hash.
+    shard: np.ndarray
+    offset: np.ndarray
+    first: np.ndarray
+    kinds: np.ndarray
+    lengths: np.ndarray
+    condition_lengths: np.ndarray
+
+
+class TokenSet:
+    """A token folder by number: `tokens[i]` is an Example, read from the disk each time.
+
+    A shard is mapped into memory only while a record of it is read, so that what a process holds does not grow with
+    what it has read. Attributes: `folder`, `index` (what tokens.json says), `codes` (size of the codebook), `features`
+    ([N, C] or None), `sha256` (of the data).
+    """
+
+    def __init__(self, folder: Path):
+        """Open a folder that `tokenize` finished.
 
         BadInput naming the file where tokens.json or a shard is missing, damaged or of another size.
         """
         self.folder = Path(folder)
         self.index = _checked_index(self.folder / INDEX)
         for shard in self.index["shards"]:
-            check_shard(self.folder, shard, verify)
+            _check_size(self.folder, shard)
         self.codes, self.features = self.index["codes"], self.index["features"]
         self.sha256 = self.index["sha256"]
 
@@ -161,47 +178,45 @@ class TokenSet:
         return self.index["records"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a DataLoader's worker is sent: no table, no arrays."""
-        return {
-            key: value
-            for key, value in vars(self).items()
-            if key not in ("_data", "kinds", "lengths", "condition_lengths")
-        }
+        """What a DataLoader's worker is sent: no table."""
+        return {key: value for key, value in vars(self).items() if key != "_table"}
 
     @cached_property
-    def _data(self) -> datasets.Dataset:
-        parts = [self._open(shard) for shard in self.index["shards"]]
-        return datasets.concatenate_datasets(parts).with_format("arrow")
+    def _table(self) -> _Table:
+        places, columns, first = [], [_columns(SCHEMA.empty_table())], 0
+        for number, shard in enumerate(self.index["shards"]):
+            path, before = self.folder / shard["file"], first
+            try:
+                for offset, batch in _batches(path):
+                    places.append((number, offset, first))
+                    columns.append(_columns(batch))
+                    first += batch.num_rows
+            except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+                raise BadInput(f"{path} is damaged: delete it and run tokenize again. ({error})") from error
+            if first - before != shard["records"]:
+                raise BadInput(f"{path} is not what its record says: delete it and run tokenize again.")
+        return _Table(*np.array(places, np.int64).reshape(-1, 3).T, *map(np.concatenate, zip(*columns, strict=True)))
 
-    def _open(self, shard: Mapping[str, Any]) -> datasets.Dataset:
-        path = self.folder / shard["file"]
-        try:
-            data = datasets.Dataset.from_file(str(path))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise BadInput(f"{path} is damaged: delete it and run tokenize again. ({error})") from error
-        if len(data) != shard["records"] or data.data.schema.names != SCHEMA.names:
-            raise BadInput(f"{path} is not what its record says: delete it and run tokenize again.")
-        return data
-
-    @cached_property
+    @property
     def kinds(self) -> np.ndarray:
         """uint8 [N]: 0 stylised, 1 raw."""
-        return pc.equal(self._data.data["kind"], "raw").cast(pa.uint8()).to_numpy()
+        return self._table.kinds
 
-    @cached_property
+    @property
     def lengths(self) -> np.ndarray:
         """int32 [N]: tokens of each answer: start, sizes, rows with new lines, picture end, end of turn."""
-        height, width = (self._data.data[name].to_numpy() for name in ("height", "width"))
-        return (height * (width + 1) + 5).astype(np.int32)
+        return self._table.lengths
 
-    @cached_property
+    @property
     def condition_lengths(self) -> np.ndarray:
         """int32 [N]: about how many tokens each condition adds to the prompt, 0 without one."""
-        height, width = (self._data.data[f"condition_{name}"].to_numpy() for name in ("height", "width"))
-        return (height * (width + 1)).astype(np.int32)
+        return self._table.condition_lengths
 
     def __getitem__(self, i: int) -> Example:
-        row = self._data[int(i)]
+        table = self._table
+        place = np.searchsorted(table.first, i, side="right") - 1
+        path = self.folder / self.index["shards"][table.shard[place]]["file"]
+        row = _batch(path, table.offset[place])[0].slice(int(i - table.first[place]), 1)
         text = {name: row[name][0].as_py() for name in ("key", "kind", "caption", "condition")}
         features = row["features"][0].as_py()
         return Example(
@@ -213,15 +228,40 @@ class TokenSet:
         )
 
 
-def check_shard(folder: Path, shard: Mapping[str, Any], verify: bool) -> None:
-    """BadInput naming the shard if it is missing or of another size than its record says, or another hash."""
+def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The record batches of a shard, each with the byte it begins at. Errors of pyarrow, and ValueError."""
+    with pa.memory_map(str(path)) as file:
+        if pa.ipc.read_schema(pa.ipc.read_message(file)) != SCHEMA:
+            raise ValueError("other columns")
+        offset, end = file.tell(), file.size() - _END
+    while offset < end:
+        batch, after = _batch(path, offset)
+        yield offset, batch
+        offset = after
+
+
+def _batch(path: Path, offset: int) -> tuple[pa.RecordBatch, int]:
+    """The record batch that begins at a byte of a shard, which stays mapped as long as the batch is held; its end."""
+    with pa.memory_map(str(path)) as file:
+        file.seek(offset)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(file), SCHEMA), file.tell()
+
+
+def _columns(batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`kinds`, `lengths` and `condition_lengths` of a batch's records, copied."""
+    names = ("height", "width", "condition_height", "condition_width")
+    height, width, condition_height, condition_width = (batch[name].to_numpy() for name in names)
+    raw = pc.equal(batch["kind"], "raw").cast(pa.uint8()).to_numpy()
+    return raw, height * (width + 1) + 5, condition_height * (condition_width + 1)
+
+
+def _check_size(folder: Path, shard: Mapping[str, Any]) -> None:
+    """BadInput naming the shard if it is missing or of another size than its record says."""
     path = folder / shard["file"]
     size = path.stat().st_size if path.is_file() else None
     if size != shard["bytes"]:
         told = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
         raise BadInput(f"{path} {told}: run tokenize again, which makes it anew.")
-    if verify and sha256_of(path) != shard["sha256"]:
-        raise BadInput(f"{path} has changed since it was written: delete it and run tokenize again.")
 
 
 def _checked_index(path: Path) -> dict[str, Any]:
@@ -251,6 +291,6 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def _grid(row: pa.Table, prefix: str) -> np.ndarray:
+def _grid(row: pa.RecordBatch, prefix: str) -> np.ndarray:
     height, width = (row[prefix + name][0].as_py() for name in ("height", "width"))
     return row[prefix + "codes"][0].values.to_numpy().astype(np.int64).reshape(height, width)
