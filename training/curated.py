@@ -46,10 +46,6 @@ class Curated:
             raise BadInput(f"{path} is not of format {FORMAT}: run curate again.")
         return found
 
-    def shards(self) -> list[str]:
-        """The names of the shards, in order."""
-        return [shard["file"] for shard in self.manifest["shards"]]
-
     def records(self, shard: str) -> Iterator[Record]:
         """The records of a shard, one in memory at a time.
 

@@ -19,7 +19,7 @@ def folder(tmp_path):
 def read(folder) -> list:
     """Every record."""
     curated = Curated(folder)
-    return [record for shard in curated.shards() for record in curated.records(shard)]
+    return [record for shard in curated.manifest["shards"] for record in curated.records(shard["file"])]
 
 
 def test_keys_are_digits_and_a_dash_and_unique(folder):
