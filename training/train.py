@@ -65,8 +65,9 @@ def _finish(trainer: Trainer, lora: dict[str, torch.Tensor], resampler: dict[str
     }
     write_adapter(s.out / "adapter", lora, resampler, made)
     losses, rate = progress.losses, progress.step * s.batch / max(progress.seconds, 1e-9)
-    few = max(1, len(losses) // 10)
+    few, epochs = max(1, len(losses) // 10), progress.step * s.batch / trainer.samples.order.epoch
     figures = {
+        "epochs": epochs,
         "loss of the first tenth": sum(losses[:few]) / few,
         "loss of the last tenth": sum(losses[-few:]) / few,
         "held out": progress.held_out,
@@ -77,9 +78,10 @@ def _finish(trainer: Trainer, lora: dict[str, torch.Tensor], resampler: dict[str
     write_json(s.out / "summary.json", {**made, **figures})
     held_out = f", held out {progress.held_out[-1][1]:.3f}" if progress.held_out else ""
     shown = [name for name in ("loss.png", "samples") if (s.out / name).exists()]
+    first, last = (figures[f"loss of the {tenth} tenth"] for tenth in ("first", "last"))
     return (
-        f"Trained {progress.step} steps of {s.batch} pictures in {progress.seconds:.0f} s ({rate:.1f} pictures/s): "
-        f"loss {figures['loss of the first tenth']:.3f} to {figures['loss of the last tenth']:.3f} nats a token"
+        f"Trained {progress.step} steps of {s.batch} pictures ({epochs:.3g} epochs) in {progress.seconds:.0f} s "
+        f"({rate:.1f} pictures/s): loss {first:.3f} to {last:.3f} nats a token"
         f"{held_out}.\nAdapter ({_count(lora):,} LoRA and {_count(resampler):,} resampler parameters): "
         f"{s.out / 'adapter'}\nIn {s.out}: {', '.join([*shown, 'tensorboard', 'summary.json'])}"
     )

@@ -79,6 +79,11 @@ def test_kinds_are_counted_from_stylised(folder):
     assert tokens.kinds.dtype == np.uint8 and tokens.kinds.tolist() == [0, 1, 1] * 3
 
 
+def test_a_folder_without_a_picture_is_empty(tmp_path):
+    tokens = TokenSet(write(tmp_path / "none", (0,)))
+    assert len(tokens) == len(tokens.kinds) == len(tokens.lengths) == len(tokens.condition_lengths) == 0
+
+
 def test_lengths_are_those_of_the_answers_that_train(folder):
     tokens, vocabulary = TokenSet(folder), Vocabulary(TOKENIZER)
     answers = [PictureTokens(one.codes[None], vocabulary)[[0]].shape[1] for one in map(tokens.__getitem__, range(9))]

@@ -184,6 +184,13 @@ def test_a_step_of_dropped_contexts_alone_leaves_the_resampler_without_gradient(
     assert figures["norm"] > 0 and torch.equal(trainer.model.styled.resampler.latents, before)
 
 
+def test_the_summary_tells_how_often_the_pictures_were_gone_through(root, twenty):
+    epochs = read_json(root / "twenty" / "summary.json")["epochs"]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mix = Trainer(tiny_tokens.settings(root), plain()).samples.order
+    assert epochs == 20 * 4 / mix.epoch and 3 < epochs < 9  # of 13 pictures, the few stylised ones most often
+
+
 def test_held_out_pictures_are_not_trained_on(root):
     trainer = Trainer(tiny_tokens.settings(root), plain())
     held = set(trainer.held_out.order.pictures.tolist())
