@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import stylear.files
-from stylear.errors import BadInput
+from stylear.errors import BadInput, MissingPart
 from training.__main__ import main
 from training.commands import COMMANDS
 from training.config import CONFIGS, read_settings
@@ -54,11 +54,11 @@ def stylised(tmp_path) -> dict:
     return {"styles": tmp_path / "styles", "prompts": tmp_path / "prompts.txt"}
 
 
-def curate(out: Path, pictures: Path | None = None, draw=draw, score=None, filters=None, **settings) -> str:
-    """Curate a folder of pictures with small shards."""
+def curate(out: Path, pictures: Path | None = None, draw=draw, score=None, filters=None, models=(), **settings) -> str:
+    """Curate a folder of pictures with small shards; `models`: files that `draw` is said to read."""
     sources = [{"kind": "raw", "path": str(pictures)}] if pictures else []
     values = {"sources": sources, "shard_size": 5, "filters": {"min_side": 8} | (filters or {})} | settings
-    return run(CurateSettings(out=out, **values), lambda _: draw, lambda _: score)
+    return run(CurateSettings(out=out, **values), lambda _: draw, lambda _: score, lambda _: list(models))
 
 
 def everything(out: Path) -> dict[str, bytes]:
@@ -287,8 +287,51 @@ def test_other_inputs_are_refused(tmp_path):
     source = write_pictures(tmp_path / "in", 3)
     curate(tmp_path / "out", source)
     write_pictures(source, 1, first=3)
-    with pytest.raises(BadInput, match=r"sources changed.*6 files then, 8 now"):
+    with pytest.raises(BadInput, match=r"other inputs than those of now: sources\[0\] \(.*in\)\. Give another `out`"):
         curate(tmp_path / "out", source)
+
+
+def stopped(*_):
+    raise Killed
+
+
+def test_a_folder_begun_with_other_models_to_draw_with_is_refused(tmp_path, stylised):
+    model = tmp_path / "unet.safetensors"
+    model.write_bytes(b"one")
+    go = partial(curate, tmp_path / "out", stylised=stylised, models=[model])
+    with pytest.raises(Killed):
+        go(draw=stopped)
+    model.write_bytes(b"two")
+    with pytest.raises(BadInput, match="other inputs than those of now: stylised.instantstyle"):
+        go()
+    model.write_bytes(b"one")
+    go()
+
+
+def test_a_finished_folder_needs_the_models_no_longer(tmp_path, stylised):
+    model = tmp_path / "unet.safetensors"
+    model.write_bytes(b"one")
+    go = partial(curate, tmp_path / "out", stylised=stylised, models=[model])
+    told = go()
+    model.unlink()
+    assert go() == told
+
+
+def test_a_folder_begun_with_another_clip_to_filter_with_is_refused(tmp_path):
+    clip = tmp_path / "clip.safetensors"
+    clip.write_bytes(b"one")
+    filters = {"min_agreement": 0.2, "clip": str(clip)}
+    go = partial(curate, tmp_path / "out", write_pictures(tmp_path / "in", 2), filters=filters)
+    with pytest.raises(Killed):
+        go(score=stopped)
+    clip.write_bytes(b"two")
+    with pytest.raises(BadInput, match="other inputs than those of now: filters.clip"):
+        go(score=stopped)
+
+
+def test_a_clip_that_is_not_there_is_told_before_anything_is_read(tmp_path):
+    with pytest.raises(MissingPart, match="no CLIP at nowhere"):
+        curate(tmp_path / "out", write_pictures(tmp_path / "in", 2), filters={"min_agreement": 0.2, "clip": "nowhere"})
 
 
 def test_a_full_disk_says_so_and_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """One record of a source before it is read: where it stands, and how to get its caption and its picture's bytes."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -34,7 +35,7 @@ class Item:
     where: str
     kind: Kind
     read: Callable[[], tuple[str, bytes]]
-    reference: dict | None = field(default=None)
+    reference: dict | None = None
 
 
 class Source(Protocol):
@@ -57,6 +58,14 @@ def broken(where: str, kind: Kind, detail: str) -> Item:
         raise Unusable("broken", detail)
 
     return Item(where, kind, read)
+
+
+def source_sha256(source: Source) -> str:
+    """The SHA-256 over what a source reads, as its `inputs` tells it."""
+    digest = hashlib.sha256()
+    for name, state in source.inputs():
+        digest.update(f"{name}\0{state}\n".encode())
+    return digest.hexdigest()
 
 
 def tidy_caption(value: object) -> str:
