@@ -71,7 +71,7 @@ def run(
             # A picture above PIL's limit is refused by its size; the warning would only be noise.
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            sources = _sources(settings, make_draw)
+            sources = _sources(settings, make_draw, folder / "drawn")
             if state.is_main_process:
                 stack.enter_context(output_folder(settings.out, settings, ignore=FREE))
                 _begin(settings, folder, sources, draws_with)
@@ -96,8 +96,10 @@ def run(
     return _summary(settings.out, read_json(settings.out / MANIFEST)) if state.is_main_process else ""
 
 
-def _sources(settings: CurateSettings, make_draw: Callable[[InstantStyleSettings], Draw]) -> dict[str, Source]:
-    """The sources by their settings' names, in the order they are read in."""
+def _sources(
+    settings: CurateSettings, make_draw: Callable[[InstantStyleSettings], Draw], drawn: Path
+) -> dict[str, Source]:
+    """The sources by their settings' names, in the order they are read in; `drawn`: folder for drawn pictures."""
     for source in settings.sources:
         if Path(source.path).resolve() == settings.out.resolve():
             raise BadInput(f"{settings.out} is a source as well as `out`: give a folder of its own to write to.")
@@ -105,7 +107,7 @@ def _sources(settings: CurateSettings, make_draw: Callable[[InstantStyleSettings
     if settings.stylised.styles is not None:
         model = cache(lambda: make_draw(settings.stylised.instantstyle))
         sources["stylised.styles and prompts"] = Generated(
-            settings.stylised, lambda style, prompt, seed: model()(style, prompt, seed)
+            settings.stylised, lambda style, prompt, seed: model()(style, prompt, seed), drawn
         )
     for number, source in enumerate(settings.sources):
         sources[f"sources[{number}] ({source.path})"] = open_source(source)
@@ -136,6 +138,7 @@ def _begin(
     hold_inputs(settings.out, inputs)
     folder.mkdir(exist_ok=True)
     remove_drafts(folder)
+    remove_drafts(folder / "drawn")
 
 
 def _make(settings: CurateSettings, reader: Reader, folder: Path, share: Share, wait: Callable[[], None]) -> None:

@@ -273,7 +273,39 @@ def test_a_stopped_run_does_not_draw_again_what_is_there(tmp_path, stylised):
     with pytest.raises(Killed):
         curate(tmp_path / "out", stylised=stylised, draw=slow)
     curate(tmp_path / "out", stylised=stylised, draw=slow)
-    assert len(drawn) == 7  # the five of the first block, and the sixth twice
+    assert len(drawn) == 7  # the sixth twice
+
+
+@pytest.mark.parametrize("stop", range(1, 7))
+def test_a_run_stopped_in_the_middle_of_a_shard_draws_no_picture_twice_and_ends_as_one_never_stopped(
+    tmp_path, stylised, stop
+):
+    out, drawn = tmp_path / "out", []
+
+    def stopping(style, prompt, seed):
+        drawn.append(seed)
+        if len(drawn) == stop:
+            raise Killed
+        return draw(style, prompt, seed)
+
+    curate(out, stylised=stylised)
+    wanted = everything(out)
+    out.rename(tmp_path / "never")
+    with pytest.raises(Killed):
+        curate(out, stylised=stylised, draw=stopping)
+    curate(out, stylised=stylised, draw=stopping)
+    assert len(drawn) == 6 + 1  # the one it was stopped at
+    assert everything(out) == wanted
+
+
+def test_a_drawn_picture_goes_once_it_is_in_a_whole_block(tmp_path, stylised):
+    def left_of_before(style, prompt, seed):
+        kept.append({file.name for file in (tmp_path / "out" / ".blocks").rglob("[0-9]*.png")})
+        return draw(style, prompt, seed)
+
+    kept = []
+    curate(tmp_path / "out", stylised=stylised, draw=left_of_before, shard_size=4, workers=1)
+    assert [len(names) for names in kept] == [0, 1, 2, 3, 0, 1]
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
@@ -359,7 +391,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_that_looks_whole(tmp_path, monke
     [
         ({"prompts": None}, "stylised.prompts is not"),
         ({"prompts": "nowhere.txt"}, "nowhere.txt cannot be read"),
-        ({"styles": "nowhere"}, "no style pictures in nowhere"),
+        ({"styles": "nowhere"}, "no folder or list of references nowhere"),
     ],
 )
 def test_missing_styles_and_prompts_are_told_before_anything_is_drawn(tmp_path, stylised, change, message):
@@ -367,10 +399,21 @@ def test_missing_styles_and_prompts_are_told_before_anything_is_drawn(tmp_path, 
         curate(tmp_path / "out", stylised=stylised | change, draw=None)
 
 
-def test_a_broken_style_picture_is_told_before_anything_is_drawn(tmp_path, stylised):
+def test_a_broken_style_picture_is_left_out_and_counted(tmp_path, stylised):
     (stylised["styles"] / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(BadInput, match="bad.png"):
+    told = curate(tmp_path / "out", stylised=stylised, max_bad=0)
+    assert "broken_style" in told
+    assert Curated(tmp_path / "out").manifest["rejected"] == {"broken_style": 1}
+    assert "bad.png" in rejected(tmp_path / "out")[0]["detail"]
+    assert len(records(tmp_path / "out")) == 6
+
+
+def test_styles_of_which_none_can_be_read_are_told_before_anything_is_drawn(tmp_path, stylised):
+    for path in stylised["styles"].iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"no reference picture to draw from.*style0\.png"):
         curate(tmp_path / "out", stylised=stylised, draw=None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_source_is_not_written_to(tmp_path):

@@ -29,13 +29,15 @@ class Item:
     """A record by its place; `read` gives (caption, the bytes of the picture's file) or raises Unusable.
 
     A source's items have to be read in their order, each before the next is asked for, and need not be read at all.
-    `reference` goes to the side-car for evaluation.
+    `reference` goes to the side-car for evaluation. `drawn`: the file in which `read` keeps a picture that it draws, so
+    as not to draw it twice; whoever has the picture in a place of its own deletes it.
     """
 
     where: str
     kind: Kind
     read: Callable[[], tuple[str, bytes]]
     reference: dict | None = None
+    drawn: Path | None = None
 
 
 class Source(Protocol):
@@ -51,11 +53,11 @@ class Source(Protocol):
         """(file, what tells whether it changed), to notice that a run goes on with other data."""
 
 
-def broken(where: str, kind: Kind, detail: str) -> Item:
+def broken(where: str, kind: Kind, detail: str, reason: str = "broken") -> Item:
     """The one item that stands for a part of a source that cannot be read."""
 
     def read() -> tuple[str, bytes]:
-        raise Unusable("broken", detail)
+        raise Unusable(reason, detail)
 
     return Item(where, kind, read)
 

@@ -91,7 +91,7 @@ def write_manifest(out: Path, totals: Totals, settings: dict, made_by: dict) -> 
 
 def remove_drafts(folder: Path) -> None:
     """Delete what a killed run was writing."""
-    for ending in ("tar", "json", "jsonl"):
+    for ending in ("tar", "json", "jsonl", "png"):
         for draft in folder.glob(f".*.{ending}"):
             draft.unlink()
 
