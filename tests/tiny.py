@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_tokenizer import tiny_tokenizer_json
 from torch import Tensor, nn
 
@@ -220,6 +221,14 @@ def write_bundle(folder: Path, segmenter: bool = True) -> Path:
     if segmenter:
         save_file(half(sam_state()), folder / "segmenter" / "sam.safetensors")
     return folder
+
+
+def double(file: Path) -> None:
+    """Write a safetensors file anew with every weight twice as large."""
+    state = load_file(file)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file({key: 2 * value for key, value in state.items()}, file, metadata)
 
 
 def map_values(function, state: dict[str, Tensor]) -> dict[str, Tensor]:

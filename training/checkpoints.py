@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -38,12 +37,8 @@ _LOAD = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict
 
 @dataclass
 class Progress:
-    """How far a run is: `step` steps done in `seconds`, their losses, and (step, loss) of each held-out evaluation.
+    """How far a run is: `step` steps done in `seconds`, their losses, and (step, loss) of each held-out evaluation."""
 
-    `inputs`: what the run reads, by name, in a form that tells it from other data.
-    """
-
-    inputs: Mapping[str, Any]
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
@@ -91,8 +86,8 @@ def sweep(folder: Path) -> None:
     _remove(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(".state-"))
 
 
-def read_progress(state: Path, inputs: Mapping[str, Any]) -> Progress:
-    """How far a state is. BadInput, naming what differs, if it was made from other `inputs` or is damaged."""
+def read_progress(state: Path) -> Progress:
+    """How far a state is. BadInput, naming the file, if it is damaged."""
     found = read_json(state / PROGRESS, "state of the training")
     remedy = f"Delete {state} to start again."
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
@@ -100,12 +95,8 @@ def read_progress(state: Path, inputs: Mapping[str, Any]) -> Progress:
     for name, size in found.pop("files").items():
         if not (state / name).is_file() or (state / name).stat().st_size != size:
             raise BadInput(f"{state / name} is not the {size} bytes that were written. {remedy}")
-    progress = Progress(**found)
-    for name, value in inputs.items():
-        if progress.inputs.get(name) != value:
-            before = progress.inputs.get(name)
-            raise BadInput(f"{state} was trained with {name} {before!r}, and now it is {value!r}. {remedy}")
-    return progress
+    found.pop("inputs", None)  # where they were written down before there was inputs.json
+    return Progress(**found)
 
 
 def load_state(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

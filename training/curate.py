@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from stylear.errors import BadInput
 from .config import Settings
 from .curation.blocks import Reader, Share
 from .curation.filters import FilterSettings, Score, clip_score
-from .curation.items import Source
+from .curation.items import Source, source_sha256
 from .curation.shards import (
     MANIFEST,
-    check_inputs,
     remove_blocks,
     remove_drafts,
     write_manifest,
@@ -30,7 +28,8 @@ from .curation.shards import (
 )
 from .curation.sources import SourceSettings, open_source
 from .curation.stylised import Draw, Generated, StylisedSettings
-from .instantstyle import InstantStyle, InstantStyleSettings
+from .inputs import files_sha256, hold_inputs
+from .instantstyle import InstantStyle, InstantStyleSettings, model_files
 from .output import output_folder, provenance, read_json
 from .processes import processes
 
@@ -57,11 +56,13 @@ def run(
     settings: CurateSettings,
     make_draw: Callable[[InstantStyleSettings], Draw] = InstantStyle,
     make_score: Callable[[str], Score] = clip_score,
+    draws_with: Callable[[InstantStyleSettings], list[Path]] = model_files,
 ) -> str:
     """Curate, going on where an earlier run was stopped; returns a summary.
 
     Under `accelerate launch` every process reads and draws its share of the blocks; the result is the same for any
-    number of processes. Raises BadInput for what `open_source` and `Reader` say, and for a full disk.
+    number of processes. `draws_with` names the files that `make_draw` reads. Raises BadInput for what `open_source` and
+    `Reader` say, for inputs other than those `out` was begun with, and for a full disk.
     """
     state = processes()
     folder = settings.out / ".blocks"
@@ -70,15 +71,20 @@ def run(
             # A picture above PIL's limit is refused by its size; the warning would only be noise.
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            sources = _sources(settings, make_draw)
+            sources = _sources(settings, make_draw, folder / "drawn")
             if state.is_main_process:
                 stack.enter_context(output_folder(settings.out, settings, ignore=FREE))
-                _begin(settings.out, folder, sources)
+                _begin(settings, folder, sources, draws_with)
             state.wait_for_everyone()
             if not (settings.out / MANIFEST).exists():
                 score = cache(lambda: make_score(settings.filters.clip))
                 reader = Reader(
-                    sources, settings.filters, settings.shard_size, settings.max_bad, settings.workers, score
+                    [*sources.values()],
+                    settings.filters,
+                    settings.shard_size,
+                    settings.max_bad,
+                    settings.workers,
+                    score,
                 )
                 share = Share(state.process_index, state.num_processes)
                 _make(settings, reader, folder, share, state.wait_for_everyone)
@@ -90,27 +96,49 @@ def run(
     return _summary(settings.out, read_json(settings.out / MANIFEST)) if state.is_main_process else ""
 
 
-def _sources(settings: CurateSettings, make_draw: Callable[[InstantStyleSettings], Draw]) -> list[Source]:
+def _sources(
+    settings: CurateSettings, make_draw: Callable[[InstantStyleSettings], Draw], drawn: Path
+) -> dict[str, Source]:
+    """The sources by their settings' names, in the order they are read in; `drawn`: folder for drawn pictures."""
     for source in settings.sources:
         if Path(source.path).resolve() == settings.out.resolve():
             raise BadInput(f"{settings.out} is a source as well as `out`: give a folder of its own to write to.")
-    sources = [open_source(source) for source in settings.sources]
+    sources: dict[str, Source] = {}
     if settings.stylised.styles is not None:
         model = cache(lambda: make_draw(settings.stylised.instantstyle))
-        sources.insert(0, Generated(settings.stylised, lambda style, prompt, seed: model()(style, prompt, seed)))
+        sources["stylised.styles and prompts"] = Generated(
+            settings.stylised, lambda style, prompt, seed: model()(style, prompt, seed), drawn
+        )
+    for number, source in enumerate(settings.sources):
+        sources[f"sources[{number}] ({source.path})"] = open_source(source)
     if not sources:
         raise BadInput("There is nothing to curate: set `sources`, or `stylised.styles` and `stylised.prompts`.")
     return sources
 
 
-def _begin(out: Path, folder: Path, sources: list[Source]) -> None:
-    remove_drafts(out)
-    check_inputs(out, chain.from_iterable(source.inputs() for source in sources))
-    if (out / MANIFEST).exists():
+def _begin(
+    settings: CurateSettings,
+    folder: Path,
+    sources: dict[str, Source],
+    draws_with: Callable[[InstantStyleSettings], list[Path]],
+) -> None:
+    """Clear up what a stopped run left, and see that what is read is what it was then."""
+    remove_drafts(settings.out)
+    inputs = {name: source_sha256(source) for name, source in sources.items()}
+    if (settings.out / MANIFEST).exists():  # then the models are not needed any more
+        hold_inputs(settings.out, inputs)
         remove_blocks(folder)
-    else:
-        folder.mkdir(exist_ok=True)
-        remove_drafts(folder)
+        return
+    if settings.stylised.styles is not None:
+        inputs["stylised.instantstyle"] = files_sha256(draws_with(settings.stylised.instantstyle))
+    if settings.filters.min_agreement is not None:
+        from .metrics.clip import clip_files  # seconds to import
+
+        inputs["filters.clip"] = files_sha256(clip_files(settings.filters.clip))
+    hold_inputs(settings.out, inputs)
+    folder.mkdir(exist_ok=True)
+    remove_drafts(folder)
+    remove_drafts(folder / "drawn")
 
 
 def _make(settings: CurateSettings, reader: Reader, folder: Path, share: Share, wait: Callable[[], None]) -> None:

@@ -1,13 +1,11 @@
 """`dpo`: sample pictures, have them judged, keep preference pairs, train on them against the frozen SFT adapter."""
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +19,6 @@ from torch.distributed.tensor import DTensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from stylear.checkpoint import find, holds, load_adapter, load_segmenter
 from stylear.errors import BadInput
 from stylear.images import open_image, to_rgb
 from stylear.lora import lora_rank
@@ -29,7 +26,8 @@ from stylear.lora import lora_rank
 from .checkpoints import WEIGHTS, Progress, load_state, read_progress, released, save_state, states_in, sweep
 from .config import ModelPaths, Settings
 from .dpo_steps import PairBatches, dpo_loss, log_probability, reference_log_probability, style_features
-from .judges import JudgeSettings, load_judge
+from .inputs import files_sha256, hold_inputs
+from .judges import JudgeSettings, judge_files, load_judge
 from .loop import write_atomically
 from .output import output_folder, provenance, read_json, sha256_of, write_json
 from .parts import Parts
@@ -110,7 +108,7 @@ def run(settings: DPOSettings) -> str:
         cases = read_cases(settings.styles, settings.prompts, settings.sample.cases, settings.seed)
         if accelerator.is_main_process:
             held.enter_context(output_folder(folder, settings, CHANGEABLE))
-            _check_inputs(folder / "inputs.json", cases, settings)
+            hold_inputs(folder, _inputs(settings, cases, parts))
             sweep(folder)
         accelerator.wait_for_everyone()
         done = folder / "summary.json"
@@ -123,39 +121,20 @@ def run(settings: DPOSettings) -> str:
         return _told(read_json(done, "summary"), folder) if accelerator.is_main_process else ""
 
 
-def _check_inputs(file: Path, cases: list[Case], settings: DPOSettings) -> None:
-    """Keep what the run reads, or refuse with BadInput if it is not what the run in this folder began with."""
-    parts = Parts(settings.model)
-    lora, resampler = load_adapter(parts.place("adapter"))
-    base = find("base", parts.base_place).path
-    found = {
-        f"case {case.number} (style, its SHA-256, prompt)": [
-            str(case.style.picture),
-            case.style_sha256,
-            *asdict(case.prompt).values(),
-        ]
-        for case in cases
+def _inputs(settings: DPOSettings, cases: list[Case], parts: Parts) -> dict[str, Any]:
+    """What the run depends on beside the settings, for `hold_inputs`."""
+    names = ("base", "adapter", "vqgan", "image_encoder", *(["segmenter"] if _cuts_out(settings) else []))
+    return {
+        "styles": [[case.style.name, case.style_sha256, case.style.caption] for case in cases],
+        "prompts": [[case.prompt.text, case.prompt.content] for case in cases],
+        **parts.inputs(*names),
+        "judge.model": files_sha256(judge_files(settings.judge)),
     }
-    found["the adapter's SHA-256"] = _digest(lora | resampler.state_dict())
-    found["the base's file and its bytes"] = [base.name, base.stat().st_size]
-    if not file.exists():
-        write_json(file, found)
-    before = read_json(file, "list of inputs")
-    for key in {**before, **found}:
-        if before.get(key) != found.get(key):
-            raise BadInput(
-                f"{file.parent} was begun with other inputs: {key} was {before.get(key)} and is now {found.get(key)}. "
-                "Give another `out`, or the inputs of before."
-            )
 
 
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of named weights, whatever files they came from."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {list(weights[name].shape)}".encode())
-        digest.update(weights[name].float().contiguous().numpy())
-    return digest.hexdigest()
+def _cuts_out(settings: DPOSettings) -> bool:
+    """Whether the judge is shown what the segmenter finds in styles without a caption."""
+    return settings.judge.kind == "score" and settings.judge.leakage > 0
 
 
 def _make_pairs(
@@ -171,10 +150,9 @@ def _make_pairs(
             del model
         vqgan = parts.vqgan().to(device)
         if left := _left(mine, lambda case: scores_file(scores, case), "judging", accelerator):
-            wanted = settings.judge.kind == "score" and settings.judge.leakage
-            place = parts.place("segmenter")
-            segmenter = load_segmenter(place).to(device) if wanted and holds("segmenter", place) else None
-            judge_cases(left, samples, scores, load_judge(settings.judge, device), vqgan, segmenter)
+            segmenter = parts.segmenter() if _cuts_out(settings) else None
+            judge = load_judge(settings.judge, device)
+            judge_cases(left, samples, scores, judge, vqgan, segmenter and segmenter.to(device))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             rows, counts = build_pairs(cases, samples, scores, settings.judge, settings.min_margin)
@@ -239,8 +217,8 @@ def _begin(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ste
     """Take over the newest state in `folder`, if there is one; its `losses` are the FIGURES of each step in turn."""
     states = states_in(folder)
     if not states:
-        return Progress(inputs={})
-    progress = read_progress(states[-1], {})
+        return Progress()
+    progress = read_progress(states[-1])
     if progress.step > steps:
         raise BadInput(f"{states[-1]} is beyond steps={steps}: give that many at least, or another `out`.")
     load_state(states[-1], model, optimizer)

@@ -1,6 +1,5 @@
 """Draws the pictures of an evaluation, each once, with a record of itself in its file."""
 
-import hashlib
 import itertools
 import json
 import re
@@ -101,17 +100,6 @@ def record(path: Path) -> dict | None:
             return json.loads(image.info["stylear"]) | {"width": image.width, "height": image.height}
     except (OSError, SyntaxError, ValueError, KeyError, TypeError):
         return None
-
-
-def fingerprint(model: StyleAR) -> str:
-    """A hash over names, shapes and some numbers of every tensor that draws: another model, another hash."""
-    digest = hashlib.sha256()
-    for part in ("base", "resampler", "vqgan", "image_encoder"):
-        for name, value in model.parts[part].state_dict().items():
-            flat = value.detach().flatten()
-            some = flat[:: max(1, flat.numel() // 64)].float().cpu().numpy()
-            digest.update(f"{part}.{name}{list(value.shape)}".encode() + some.tobytes())
-    return digest.hexdigest()
 
 
 def _save(picture: torch.Tensor, told: dict, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from stylear.checkpoint import find, find_tokenizer
 from stylear.condition import choose_crop, cover, crop_sizes, depth_from_photo, load_depth_model, to_pixels
 from stylear.errors import BadCheckpoint, BadInput
 from stylear.images import centre_crop, limit_aspect, open_image
@@ -22,6 +22,7 @@ from stylear.vocabulary import LATENTS_PER_GRID, Vocabulary
 
 from .config import ModelPaths, Settings
 from .curated import Record
+from .curation.sources import list_files
 from .parts import Parts
 from .sheets import to_image
 from .tokens import KINDS, Example, decode
@@ -81,7 +82,7 @@ class Tokenizer:
         """Load the parts; MissingPart or BadCheckpoint where that fails, or the tokenizer knows other codes."""
         self.settings, self.device = settings, device
         parts = Parts(settings.model)
-        vocabulary, self.vqgan = _vocabulary(parts), parts.vqgan()
+        vocabulary, self.vqgan = Vocabulary.from_file(parts.tokenizer()), parts.vqgan()
         codes, encoder = self.vqgan.config.codes, parts.image_encoder()
         if codes != len(vocabulary.code_ids):
             raise BadCheckpoint(
@@ -210,6 +211,21 @@ def tensors_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def maps_sha256(folder: Path) -> str:
+    """The SHA-256 over names, sizes and times of the last change of the maps in a folder.
+
+    There may be as many maps as pictures, so they are not read: a copy counts as another input unless it kept the
+    times, as `cp -p` and `rsync -t` do.
+    """
+    digest = hashlib.sha256()
+    for name, _ in list_files(folder):
+        path = folder / os.fsdecode(name)
+        if path.parent == folder and path.suffix in MAP_SUFFIXES and path.is_file():
+            state = path.stat()
+            digest.update(name + f"\0{state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def check_condition(settings: EncodeSettings) -> None:
     """BadInput for a condition without its source, or a source that is not there."""
     sources = [name for name in ("maps", "depth_model") if getattr(settings, name)]
@@ -219,12 +235,6 @@ def check_condition(settings: EncodeSettings) -> None:
         raise BadInput(f"condition is {settings.condition}: set {wanted}, and not {' and '.join(sources) or 'none'}.")
     if settings.maps and not settings.maps.is_dir():
         raise BadInput(f"There is no folder of maps {settings.maps}. Check the path.")
-
-
-def _vocabulary(parts: Parts) -> Vocabulary:
-    folder = find("base", parts.base_place).path.parent
-    beside = find("vqgan", parts.place("vqgan")).path
-    return Vocabulary.from_file(find_tokenizer(folder, beside, parts.base_place.remedy))
 
 
 def _cut(image: Image.Image, crop: tuple[int, int]) -> Image.Image:

@@ -4,22 +4,23 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from stylear.errors import BadInput
 from stylear.images import open_image
 
 from .config import ModelPaths
-from .drawing import DrawSettings, draw, fingerprint, plan, record
+from .drawing import DrawSettings, draw, plan, record
+from .inputs import hold_inputs
 from .loop import write_atomically
 from .metrics.cells import Cell, Metric, Reference
 from .metrics.inputs import Prompt, read_prompts, read_references
 from .metrics.measures import MetricModels, measures
 from .metrics.plots import bars, scatter
 from .metrics.table import balance, figure, markdown
-from .output import output_folder, provenance, read_json, sha256_of, write_json
+from .output import output_folder, provenance, sha256_of, write_json
 from .page import render
 from .parts import Parts
 from .processes import processes
@@ -55,9 +56,10 @@ def run(settings: EvaluateSettings) -> str:
     first = state.is_main_process
     with output_folder(settings.out, settings, AFTERWARDS) if first else nullcontext(settings.out) as out:
         measures(settings.metrics, "cpu")  # hours of drawing must not end at a metric's bad path
-        model = Parts(settings.model).pipeline(device=device, dtype=settings.dtype)
+        parts = Parts(settings.model)
         if first:
-            _hold_inputs(out / "inputs.json", references, prompts, fingerprint(model))
+            hold_inputs(out, _inputs(settings, references, prompts, parts))
+        model = parts.pipeline(device=device, dtype=settings.dtype)
         state.wait_for_everyone()
         cells = plan(out, references, prompts, settings)
         drawn = draw(model, cells, settings, state)
@@ -148,20 +150,16 @@ def write_report(out: Path, cells: Sequence[Cell], results: dict) -> None:
     write_atomically(out / "index.html", lambda draft: draft.write_text(page, encoding="utf-8"))
 
 
-def _hold_inputs(file: Path, references: Sequence[Reference], prompts: Sequence[Prompt], model: str) -> None:
-    """Keep what the pictures are drawn from; BadInput if the folder was begun with something else."""
-    now = {
+def _inputs(
+    settings: EvaluateSettings, references: Sequence[Reference], prompts: Sequence[Prompt], parts: Parts
+) -> dict[str, Any]:
+    """What the pictures are drawn from beside the settings, for `hold_inputs`; what measures them may change."""
+    names = ("base", "adapter", "vqgan", "image_encoder", *(["segmenter"] if settings.subtract else []))
+    return {
         "references": [[one.name, sha256_of(one.picture)] for one in references],
         "prompts": [one.text for one in prompts],
-        "model": model,
+        **parts.inputs(*names),
     }
-    before = read_json(file, "inputs of the pictures") if file.exists() else now
-    changed = [name for name in now if not isinstance(before, dict) or before.get(name) != now[name]]
-    if changed:
-        raise BadInput(
-            f"{file.parent} was begun with other {' and '.join(changed)}. Give another `out`, or those of before."
-        )
-    write_json(file, now)
 
 
 def _summary(out: Path, results: dict, drawn: int) -> str:

@@ -21,6 +21,7 @@ from stylear.images import to_rgb
 from stylear.pipeline import DTYPES
 
 from .config import Settings
+from .inputs import files_at, files_of
 
 STYLE_BLOCK = "up_blocks.0.attentions.1"
 NEGATIVE = "text, watermark, lowres, low quality, worst quality, deformed, blurry"
@@ -114,23 +115,54 @@ class InstantStyle:
         return [Image.fromarray((picture * 255).round().astype(np.uint8)) for picture in drawn]
 
 
+def model_files(settings: InstantStyleSettings) -> list[Path]:
+    """Every file that `InstantStyle` reads; MissingPart or BadCheckpoint as there for one that is not there."""
+    places = _Places(settings)
+    weights = [part.find()[1] for part in (places.encoder, *places.parts)] + [places.adapter()]
+    settled = [settings.sdxl / name for name in ("tokenizer", "tokenizer_2", "scheduler")]
+    files = [file for folder in settled if folder.is_dir() for file in files_at(folder)]
+    return [settings.sdxl / "model_index.json", *files, *(file for one in weights for file in files_of(one))]
+
+
+class _Places:
+    """Where the models are: `parts` of SDXL, the `encoder` of the IP-Adapter, and its `file`."""
+
+    def __init__(self, settings: InstantStyleSettings):
+        """MissingPart for an SDXL without its index or a tokenizer."""
+        sdxl, adapter, self.remedy = settings.sdxl, settings.ip_adapter, _remedy(SDXL, settings.sdxl)
+        weights, clip = Path(settings.weights).with_suffix(".safetensors").as_posix(), settings.image_encoder
+        wanted = f"h94/IP-Adapter {weights} {clip}/config.json {clip}/model.safetensors"
+        self.adapter_remedy = _remedy(wanted, adapter)
+        if not (sdxl / "model_index.json").is_file():
+            raise MissingPart(f"There is no Stable Diffusion XL in {sdxl} (no model_index.json). {self.remedy}")
+        for folder in (sdxl / "tokenizer", sdxl / "tokenizer_2"):
+            if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+                raise MissingPart(f"There is no vocab.json in {folder}. {self.remedy}")
+        self.parts = [_Part(sdxl / name, *how, self.remedy) for name, how in PARTS.items()]
+        self.encoder = _Part(adapter / clip, *IMAGE_ENCODER, self.adapter_remedy)
+        self.file = adapter / settings.weights
+
+    def adapter(self) -> WeightFile:
+        """The IP-Adapter's file."""
+        if self.file.suffix in PICKLES:
+            raise BadCheckpoint(
+                f"{self.file} is a pickle, which could run code, and is not opened. Set `weights` to a .safetensors. "
+                f"{self.adapter_remedy}"
+            )
+        if not self.file.is_file():
+            raise MissingPart(f"There is no IP-Adapter {self.file}. {self.adapter_remedy}")
+        return _open(self.file, self.adapter_remedy)
+
+
 def _pipeline(settings: InstantStyleSettings, dtype: torch.dtype) -> Any:
     """The pipeline on the CPU, its IP-Adapter loaded."""
     from diffusers import StableDiffusionXLPipeline  # seconds to import, and --help needs none of it
 
-    sdxl, adapter, remedy = settings.sdxl, settings.ip_adapter, _remedy(SDXL, settings.sdxl)
-    weights, clip = Path(settings.weights).with_suffix(".safetensors").as_posix(), settings.image_encoder
-    adapter_remedy = _remedy(f"h94/IP-Adapter {weights} {clip}/config.json {clip}/model.safetensors", adapter)
-    if not (sdxl / "model_index.json").is_file():
-        raise MissingPart(f"There is no Stable Diffusion XL in {sdxl} (no model_index.json). {remedy}")
-    for folder in (sdxl / "tokenizer", sdxl / "tokenizer_2"):
-        if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-            raise MissingPart(f"There is no vocab.json in {folder}. {remedy}")
-    parts = [_Part(sdxl / name, *how, remedy) for name, how in PARTS.items()]
-    encoder = _Part(adapter / clip, *IMAGE_ENCODER, adapter_remedy)
-    variants = {part: part.find() for part in (encoder, *parts)}  # all are looked for before one is read
-    file = adapter / settings.weights
-    halves = _read_adapter(file, adapter_remedy)
+    places = _Places(settings)
+    sdxl, file, parts, encoder = settings.sdxl, places.file, places.parts, places.encoder
+    remedy, adapter_remedy = places.remedy, places.adapter_remedy
+    variants = {part: part.find()[0] for part in (encoder, *parts)}  # all are looked for before one is read
+    halves = _halves(places.adapter(), adapter_remedy)
     models = {part.folder.name: part.load(variants[part], dtype) for part in parts}
     models["image_encoder"] = encoder.load(variants[encoder], dtype)
     _check_unet(models["unet"], sdxl)
@@ -154,13 +186,12 @@ class _Part:
     stem: str
     remedy: str
 
-    def find(self) -> str | None:
-        """Which variant is there: None, or "fp16"; in one file or in shards. MissingPart if none."""
+    def find(self) -> tuple[str | None, WeightFile]:
+        """Which variant is there: None, or "fp16"; in one file or in shards, which are opened. MissingPart if none."""
         for variant, dot in ((None, ""), ("fp16", ".fp16")):
             for name in (f"{self.stem}{dot}.safetensors", f"{self.stem}.safetensors.index{dot}.json"):
                 if (self.folder / name).is_file():
-                    _open(self.folder / name, self.remedy)
-                    return variant
+                    return variant, _open(self.folder / name, self.remedy)
         pickles = sorted(path.name for path in self.folder.glob("*") if path.suffix in PICKLES)
         why = f": {pickles[0]} is a pickle, which can run code, and is not opened" if pickles else ""
         raise MissingPart(f"There is no {self.stem}.safetensors in {self.folder}{why}. {self.remedy}")
@@ -182,22 +213,16 @@ class _Part:
         return model.eval()
 
 
-def _read_adapter(file: Path, remedy: str) -> dict[str, dict[str, Tensor]]:
+def _halves(file: WeightFile, remedy: str) -> dict[str, dict[str, Tensor]]:
     """The IP-Adapter's two halves, image_proj and ip_adapter, without those words before their keys."""
-    if file.suffix in PICKLES:
-        raise BadCheckpoint(
-            f"{file} is a pickle, which could run code, and is not opened. Set `weights` to a .safetensors. {remedy}"
-        )
-    if not file.is_file():
-        raise MissingPart(f"There is no IP-Adapter {file}. {remedy}")
-    tensors = _open(file, remedy).read()
+    tensors = file.read()
     halves = {
         half: {key.removeprefix(f"{half}."): value for key, value in tensors.items() if key.startswith(f"{half}.")}
         for half in ("image_proj", "ip_adapter")
     }
     for half, weights in halves.items():
         if not weights:
-            raise BadCheckpoint(f"{file} is no IP-Adapter: it has no {half}.* weights. {remedy}")
+            raise BadCheckpoint(f"{file.path} is no IP-Adapter: it has no {half}.* weights. {remedy}")
     return halves
 
 

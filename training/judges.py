@@ -15,6 +15,7 @@ from torch import Tensor
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
 
 from .config import Settings
+from .inputs import files_at
 
 HIGHEST = 10  # of a vision-language model's marks
 _QUESTION = f"""Picture 1 is a style reference. Picture 2 was drawn in its style for this prompt: {{prompt}}
@@ -138,11 +139,7 @@ class VLMJudge:
 
         Raises MissingPart without one, BadCheckpoint for a folder that is no vision-language model.
         """
-        if not (folder / "config.json").is_file():
-            raise MissingPart(
-                f"There is no vision-language model in {folder}: put its whole Hugging Face folder there, "
-                "or judge with kind: score."
-            )
+        _vlm(folder)
         from transformers import pipeline
 
         options = {"trust_remote_code": False, "dtype": "auto", "model_kwargs": {"use_safetensors": True}}
@@ -155,6 +152,24 @@ class VLMJudge:
         if getattr(ask.processor, "chat_template", None) is None:
             raise BadCheckpoint(f"The model in {folder} has no chat template: use an instruction-tuned one.")
         return cls(ask, f"marks by {folder.name}")
+
+
+def _vlm(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise MissingPart(
+            f"There is no vision-language model in {folder}: put its whole Hugging Face folder there, "
+            "or judge with kind: score."
+        )
+    return folder
+
+
+def judge_files(settings: JudgeSettings) -> list[Path]:
+    """The files of the model that the settings name; MissingPart if it is not there."""
+    if settings.kind == "vlm":
+        return files_at(_vlm(Path(settings.model)))
+    from .metrics.clip import clip_files
+
+    return clip_files(settings.model)
 
 
 def load_judge(settings: JudgeSettings, device: torch.device | str = "cpu") -> Judge:

@@ -7,14 +7,26 @@ import torch
 from transformers import ChameleonForConditionalGeneration
 
 from stylear import StyleAR
-from stylear.checkpoint import Place, find, load_image_encoder, load_vqgan, trained_size
+from stylear.checkpoint import (
+    Place,
+    find,
+    find_tokenizer,
+    holds,
+    is_merged,
+    load_image_encoder,
+    load_segmenter,
+    load_vqgan,
+    trained_size,
+)
 from stylear.encoder import ImageEncoder
 from stylear.pipeline import MINI, MINI_REMEDY
+from stylear.segment import Segmenter
 from stylear.vocabulary import Vocabulary
 from stylear.vqgan import VQGAN
 
 from .config import ModelPaths
 from .hf_model import load_base
+from .inputs import files_of, files_sha256
 
 
 @dataclass
@@ -37,11 +49,23 @@ class Parts:
         """The frozen base as transformers' class, and the vocabulary."""
         return load_base(self.base_place, dtype, find("vqgan", self.place("vqgan")).path)
 
+    def tokenizer(self) -> Path:
+        """The file of the base's tokenizer."""
+        beside = find("vqgan", self.place("vqgan")).path
+        return find_tokenizer(find("base", self.base_place).path.parent, beside, self.base_place.remedy)
+
     def vqgan(self) -> VQGAN:
         return load_vqgan(self.place("vqgan"))
 
     def image_encoder(self) -> ImageEncoder:
         return load_image_encoder(self.place("image_encoder"))
+
+    def has_segmenter(self) -> bool:
+        """Whether one is given, or lies with the base."""
+        return bool(self.paths.segmenter) or holds("segmenter", self.base_place.folder)
+
+    def segmenter(self) -> Segmenter | None:
+        return load_segmenter(self.place("segmenter")) if self.has_segmenter() else None
 
     def size(self) -> int | None:
         """Side in pixels that the base was trained at, where it says so."""
@@ -51,3 +75,20 @@ class Parts:
         """The whole model for drawing; `adapter` instead of the one the settings name."""
         p = self.paths
         return StyleAR.load(p.base, adapter or p.adapter, p.vqgan, p.image_encoder, p.segmenter, **options)
+
+    def inputs(self, *names: str) -> dict[str, str | None]:
+        """For `hold_inputs`: each part by its setting's name, None for a segmenter that is not there."""
+        absent = () if self.has_segmenter() else ("segmenter",)
+        return {f"model.{name}": None if name in absent else files_sha256(self._files(name)) for name in names}
+
+    def _files(self, name: str) -> list[Path]:
+        if name == "adapter":
+            return adapter_files(self.place(name), is_merged(self.base_place))
+        if name == "base":
+            return [*files_of(find("base", self.base_place).file), self.tokenizer()]
+        return files_of(find(name, self.place(name)).file)
+
+
+def adapter_files(place: Place, merged: bool = False) -> list[Path]:
+    """The files of LoRA and resampler; `merged`: of the resampler alone, as the base has the LoRA. Errors of `find`."""
+    return [file for kind in ("lora", "resampler")[merged:] for file in files_of(find(kind, place).file)]

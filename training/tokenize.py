@@ -15,13 +15,13 @@ from tqdm import tqdm
 from stylear.errors import BadInput
 
 from .curated import Curated
-from .encode import EncodeSettings, Prepared, Refused, Tokenizer, check_condition
-from .output import output_folder, read_json, write_json
+from .encode import EncodeSettings, Prepared, Refused, Tokenizer, check_condition, maps_sha256
+from .inputs import hold_inputs
+from .output import output_folder, read_json
 from .processes import processes
 from .tokens import INDEX, Example, write_index, write_shard
 
 WINDOW = 8  # batches of pictures that are looked at together, to find those of one size
-INPUTS = "inputs.json"
 CHANGEABLE = ("workers", "max_bad")  # settings that do not change what is written
 
 
@@ -51,9 +51,9 @@ def run(settings: TokenizeSettings) -> str:
         if state.is_main_process:
             held.enter_context(output_folder(settings.out, settings, ignore=CHANGEABLE))
         tokenizer = Tokenizer(settings, torch.device("cpu") if settings.device == "cpu" else state.device)
-        inputs = {"curated": curated.manifest["sha256"], **tokenizer.made_of}
         if state.is_main_process:
-            _same_inputs(settings.out / INPUTS, inputs)
+            maps = {"maps": maps_sha256(settings.maps)} if settings.maps else {}
+            hold_inputs(settings.out, {"curated": curated.manifest["sha256"], **tokenizer.made_of, **maps})
             for ending in ("arrow", "json"):
                 for draft in settings.out.glob(f".*.{ending}"):  # of a run that was killed
                     draft.unlink()
@@ -65,7 +65,8 @@ def run(settings: TokenizeSettings) -> str:
             return ""
         records = [read_json(job.record) for job in jobs]
         _stop_if_bad([(job, bad) for job, record in zip(jobs, records, strict=True) for bad in record["bad"]], settings)
-        made_of = {"codes": inputs["codes"], "vqgan": inputs["vqgan"], "features": tokenizer.feature_shape}
+        made_of = {name: tokenizer.made_of[name] for name in ("codes", "vqgan")}
+        made_of["features"] = tokenizer.feature_shape
         index = write_index(settings.out, records, **made_of, settings=settings.model_dump(mode="json"))
     return _summary(settings.out, index)
 
@@ -124,17 +125,6 @@ def _tokenize(
                 continue
             refused: list[dict[str, str]] = []
             write_shard(job.arrow, batches(job, refused), bad=refused, source=job.shard["file"])
-
-
-def _same_inputs(file: Path, inputs: dict[str, Any]) -> None:
-    """BadInput if the folder was begun with other inputs; they are written down the first time."""
-    if not file.exists():
-        write_json(file, inputs)
-        return
-    before = read_json(file)
-    changed = [key for key in inputs if before.get(key) != inputs[key]]
-    if changed:
-        raise BadInput(f"{file.parent} was begun with another {', '.join(changed)}. Give another `out`.")
 
 
 def _stop_if_bad(bad: Sequence[tuple[_Job, dict[str, str]]], settings: TokenizeSettings) -> None:

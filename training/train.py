@@ -7,6 +7,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from stylear.errors import BadInput
 
+from .inputs import hold_inputs
 from .output import output_folder, provenance, write_json
 from .plan import plan
 from .processes import LONG
@@ -42,6 +43,8 @@ def run(settings: TrainSettings) -> str:
     if accelerator.is_main_process:
         held = output_folder(settings.out, settings, CHANGEABLE)
     with held:
+        if accelerator.is_main_process:
+            hold_inputs(settings.out, trainer.inputs())
         trainer.resume()
         trainer.fit()
         lora, resampler = trainer.weights()

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from stylear.checkpoint import find
+from stylear.checkpoint import Place
 from stylear.encoder import ImageEncoder
 from stylear.errors import BadInput
 from stylear.images import open_image, to_rgb
@@ -26,8 +26,9 @@ from stylear.vocabulary import STYLE_TOKENS
 
 from .checkpoints import Progress, load_state, read_progress, released, save_state, states_in, sweep, trained
 from .hf_model import ChameleonForConditionalGeneration
+from .inputs import files_sha256
 from .mix import Mix
-from .parts import Parts
+from .parts import Parts, adapter_files
 from .plots import loss_plot, sample_sheet
 from .recipe import TrainSettings
 from .steps import Draws, Listed, Rows, Samples, Step, parts_of_steps
@@ -93,14 +94,18 @@ class Trainer:
         self.optimizer = optimizer.optimizer
         if s.compile:  # the layers alone: compiled together with the loss in chunks, gradients were wrong (torch 2.15)
             base.model.compile(dynamic=False)
-        file = find("base", self.parts.base_place).path
-        self.progress = Progress({"data": self.tokens.sha256, "base": [file.name, file.stat().st_size]})
+        self.progress = Progress()
+
+    def inputs(self) -> dict[str, str | None]:
+        """What the weights depend on beside the settings, for `hold_inputs`."""
+        init = {"init": files_sha256(adapter_files(Place(self.settings.init)))} if self.settings.init else {}
+        return {"data": self.tokens.sha256, **self.parts.inputs("base", "image_encoder"), **init}
 
     def resume(self) -> None:
         """Go on from the newest state in `out`, if there is one."""
         self.accelerator.wait_for_everyone()
         if states := states_in(self.settings.out):
-            self.progress = read_progress(states[-1], self.progress.inputs)
+            self.progress = read_progress(states[-1])
             load_state(states[-1], self.model, self.optimizer)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import stylear.files
-from stylear.errors import BadInput
+from stylear.errors import BadInput, MissingPart
 from training.__main__ import main
 from training.commands import COMMANDS
 from training.config import CONFIGS, read_settings
@@ -54,11 +54,11 @@ def stylised(tmp_path) -> dict:
     return {"styles": tmp_path / "styles", "prompts": tmp_path / "prompts.txt"}
 
 
-def curate(out: Path, pictures: Path | None = None, draw=draw, score=None, filters=None, **settings) -> str:
-    """Curate a folder of pictures with small shards."""
+def curate(out: Path, pictures: Path | None = None, draw=draw, score=None, filters=None, models=(), **settings) -> str:
+    """Curate a folder of pictures with small shards; `models`: files that `draw` is said to read."""
     sources = [{"kind": "raw", "path": str(pictures)}] if pictures else []
     values = {"sources": sources, "shard_size": 5, "filters": {"min_side": 8} | (filters or {})} | settings
-    return run(CurateSettings(out=out, **values), lambda _: draw, lambda _: score)
+    return run(CurateSettings(out=out, **values), lambda _: draw, lambda _: score, lambda _: list(models))
 
 
 def everything(out: Path) -> dict[str, bytes]:
@@ -273,7 +273,39 @@ def test_a_stopped_run_does_not_draw_again_what_is_there(tmp_path, stylised):
     with pytest.raises(Killed):
         curate(tmp_path / "out", stylised=stylised, draw=slow)
     curate(tmp_path / "out", stylised=stylised, draw=slow)
-    assert len(drawn) == 7  # the five of the first block, and the sixth twice
+    assert len(drawn) == 7  # the sixth twice
+
+
+@pytest.mark.parametrize("stop", range(1, 7))
+def test_a_run_stopped_in_the_middle_of_a_shard_draws_no_picture_twice_and_ends_as_one_never_stopped(
+    tmp_path, stylised, stop
+):
+    out, drawn = tmp_path / "out", []
+
+    def stopping(style, prompt, seed):
+        drawn.append(seed)
+        if len(drawn) == stop:
+            raise Killed
+        return draw(style, prompt, seed)
+
+    curate(out, stylised=stylised)
+    wanted = everything(out)
+    out.rename(tmp_path / "never")
+    with pytest.raises(Killed):
+        curate(out, stylised=stylised, draw=stopping)
+    curate(out, stylised=stylised, draw=stopping)
+    assert len(drawn) == 6 + 1  # the one it was stopped at
+    assert everything(out) == wanted
+
+
+def test_a_drawn_picture_goes_once_it_is_in_a_whole_block(tmp_path, stylised):
+    def left_of_before(style, prompt, seed):
+        kept.append({file.name for file in (tmp_path / "out" / ".blocks").rglob("[0-9]*.png")})
+        return draw(style, prompt, seed)
+
+    kept = []
+    curate(tmp_path / "out", stylised=stylised, draw=left_of_before, shard_size=4, workers=1)
+    assert [len(names) for names in kept] == [0, 1, 2, 3, 0, 1]
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
@@ -287,8 +319,51 @@ def test_other_inputs_are_refused(tmp_path):
     source = write_pictures(tmp_path / "in", 3)
     curate(tmp_path / "out", source)
     write_pictures(source, 1, first=3)
-    with pytest.raises(BadInput, match=r"sources changed.*6 files then, 8 now"):
+    with pytest.raises(BadInput, match=r"other inputs than those of now: sources\[0\] \(.*in\)\. Give another `out`"):
         curate(tmp_path / "out", source)
+
+
+def stopped(*_):
+    raise Killed
+
+
+def test_a_folder_begun_with_other_models_to_draw_with_is_refused(tmp_path, stylised):
+    model = tmp_path / "unet.safetensors"
+    model.write_bytes(b"one")
+    go = partial(curate, tmp_path / "out", stylised=stylised, models=[model])
+    with pytest.raises(Killed):
+        go(draw=stopped)
+    model.write_bytes(b"two")
+    with pytest.raises(BadInput, match="other inputs than those of now: stylised.instantstyle"):
+        go()
+    model.write_bytes(b"one")
+    go()
+
+
+def test_a_finished_folder_needs_the_models_no_longer(tmp_path, stylised):
+    model = tmp_path / "unet.safetensors"
+    model.write_bytes(b"one")
+    go = partial(curate, tmp_path / "out", stylised=stylised, models=[model])
+    told = go()
+    model.unlink()
+    assert go() == told
+
+
+def test_a_folder_begun_with_another_clip_to_filter_with_is_refused(tmp_path):
+    clip = tmp_path / "clip.safetensors"
+    clip.write_bytes(b"one")
+    filters = {"min_agreement": 0.2, "clip": str(clip)}
+    go = partial(curate, tmp_path / "out", write_pictures(tmp_path / "in", 2), filters=filters)
+    with pytest.raises(Killed):
+        go(score=stopped)
+    clip.write_bytes(b"two")
+    with pytest.raises(BadInput, match="other inputs than those of now: filters.clip"):
+        go(score=stopped)
+
+
+def test_a_clip_that_is_not_there_is_told_before_anything_is_read(tmp_path):
+    with pytest.raises(MissingPart, match="no CLIP at nowhere"):
+        curate(tmp_path / "out", write_pictures(tmp_path / "in", 2), filters={"min_agreement": 0.2, "clip": "nowhere"})
 
 
 def test_a_full_disk_says_so_and_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
@@ -316,7 +391,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_that_looks_whole(tmp_path, monke
     [
         ({"prompts": None}, "stylised.prompts is not"),
         ({"prompts": "nowhere.txt"}, "nowhere.txt cannot be read"),
-        ({"styles": "nowhere"}, "no style pictures in nowhere"),
+        ({"styles": "nowhere"}, "no folder or list of references nowhere"),
     ],
 )
 def test_missing_styles_and_prompts_are_told_before_anything_is_drawn(tmp_path, stylised, change, message):
@@ -324,10 +399,21 @@ def test_missing_styles_and_prompts_are_told_before_anything_is_drawn(tmp_path, 
         curate(tmp_path / "out", stylised=stylised | change, draw=None)
 
 
-def test_a_broken_style_picture_is_told_before_anything_is_drawn(tmp_path, stylised):
+def test_a_broken_style_picture_is_left_out_and_counted(tmp_path, stylised):
     (stylised["styles"] / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(BadInput, match="bad.png"):
+    told = curate(tmp_path / "out", stylised=stylised, max_bad=0)
+    assert "broken_style" in told
+    assert Curated(tmp_path / "out").manifest["rejected"] == {"broken_style": 1}
+    assert "bad.png" in rejected(tmp_path / "out")[0]["detail"]
+    assert len(records(tmp_path / "out")) == 6
+
+
+def test_styles_of_which_none_can_be_read_are_told_before_anything_is_drawn(tmp_path, stylised):
+    for path in stylised["styles"].iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"no reference picture to draw from.*style0\.png"):
         curate(tmp_path / "out", stylised=stylised, draw=None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_source_is_not_written_to(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,15 @@ from safetensors.torch import load_file
 
 import training.dpo
 from stylear import StyleAR
-from stylear.errors import BadInput
+from stylear.errors import BadInput, MissingPart
 from stylear.images import open_image
+from stylear.pipeline import MINI
 from stylear.sampling import embed_prompt
 from training.checkpoints import WEIGHTS, states_in
 from training.config import CONFIGS, ModelPaths, read_settings
 from training.dpo import FIGURES, DPOSettings, run
 from training.dpo_steps import PairBatches, dpo_loss, log_probability, reference_log_probability, style_features
-from training.judges import Scores, Verdict
+from training.judges import JudgeSettings, Scores, Verdict
 from training.parts import Parts
 from training.preferences import SampleSettings, load_pairs
 from training.steps import Step
@@ -289,8 +291,52 @@ def test_other_pictures_in_the_same_folder_are_refused_by_name(inputs, tmp_path)
     changes = {"styles": styles, "steps": 1}
     run(settings(inputs, tmp_path / "dpo", **changes))
     Image.new("RGB", (16, 16), "blue").save(styles / "a.png")
-    with pytest.raises(BadInput, match="begun with other inputs: case 0"):
+    with pytest.raises(BadInput, match="other inputs than those of now: styles"):
         run(settings(inputs, tmp_path / "dpo", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ("styles/red.txt", "styles"),
+        ("prompts.txt", "prompts"),
+        ("model/base/model.safetensors", "model.base"),
+        ("model/adapter/image_proj.safetensors", "model.adapter"),
+        ("model/vqgan/vqgan.safetensors", "model.vqgan"),
+        ("model/image_encoder/open_clip.safetensors", "model.image_encoder"),
+        ("model/segmenter/sam.safetensors", "model.segmenter"),
+        ("judge.safetensors", "judge.model"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_on_other_inputs(inputs, tmp_path, monkeypatch, changed, name):
+    here = tmp_path / "inputs"
+    shutil.copytree(inputs, here)
+    (here / "styles" / "red.txt").write_text("a red square")
+    shutil.copy(MINI / "image_encoder" / "open_clip.safetensors", here / "judge.safetensors")
+    chosen = settings(here, tmp_path / "dpo", judge=JudgeSettings(model=str(here / "judge.safetensors")))
+    dies(monkeypatch, "_make_pairs", 0)
+    with pytest.raises(KeyboardInterrupt):
+        run(chosen)
+    file = here / changed
+    tiny.double(file) if file.suffix == ".safetensors" else file.write_text("a cat\na horse\n")
+    with pytest.raises(BadInput, match=f"other inputs than those of now: {name}. Give another `out`"):
+        run(chosen)
+
+
+def test_a_segmenter_that_the_judge_is_not_shown_may_change(inputs, tmp_path, monkeypatch):
+    shutil.copytree(inputs, tmp_path / "inputs")
+    chosen = settings(tmp_path / "inputs", tmp_path / "dpo", judge=JudgeSettings(leakage=0))
+    dies(monkeypatch, "_make_pairs", 0)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(chosen)
+        tiny.double(tmp_path / "inputs" / "model" / "segmenter" / "sam.safetensors")
+
+
+def test_a_judge_that_is_not_there_is_told_before_anything_is_drawn(inputs, tmp_path):
+    with pytest.raises(MissingPart, match="no CLIP at nowhere"):
+        run(settings(inputs, tmp_path / "dpo", judge=JudgeSettings(model="nowhere")))
+    assert not (tmp_path / "dpo" / "samples").exists()
 
 
 def test_no_pair_at_all_is_an_error_that_says_what_to_change(inputs, tmp_path):

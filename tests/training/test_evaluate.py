@@ -130,7 +130,7 @@ def test_a_folder_begun_from_other_inputs_is_refused(what, told, tmp_path):
         (tmp_path / "prompts.txt").write_text("a cat\na fox\n")
     else:
         Image.new("RGB", (20, 16), "white").save(tmp_path / "styles" / "red.png")
-    with pytest.raises(BadInput, match=f"begun with other {what}. Give"):
+    with pytest.raises(BadInput, match=f"other inputs than those of now: {what}. Give"):
         run(told(metrics={}))
 
 
@@ -145,8 +145,25 @@ def test_a_folder_begun_with_another_adapter_is_refused(told, model, tmp_path):
     )
     assert "(0 drawn now)" in run(told(metrics={}, model=same))
     tiny.save_file({key: 2 * value for key, value in tiny.lora_state().items()}, tmp_path / "adapter/model.safetensors")
-    with pytest.raises(BadInput, match="begun with other model"):
+    with pytest.raises(BadInput, match="other inputs than those of now: model.adapter"):
         run(told(metrics={}, model=same))
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+def test_a_folder_begun_with_another_segmenter_is_refused_if_it_is_used(told, model, tmp_path, monkeypatch, subtract):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "sam.safetensors"
+    tiny.save_file(tiny.sam_state(), file)
+    settings = told(metrics={}, model=model.model_copy(update={"segmenter": str(file)}), subtract=subtract)
+    monkeypatch.setattr("training.evaluate.draw", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    tiny.double(file)
+    with pytest.raises(BadInput if subtract else KeyboardInterrupt) as caught:
+        run(settings)
+    assert not subtract or "other inputs than those of now: model.segmenter" in str(caught.value)
 
 
 def test_a_broken_reference_is_skipped_and_said(told, tmp_path):

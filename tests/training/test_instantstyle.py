@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
-from training.instantstyle import InstantStyle, InstantStyleSettings
+from training.instantstyle import InstantStyle, InstantStyleSettings, model_files
 from training.tiny_sdxl import write_tiny_sdxl
 
 UNET = "sdxl/unet/diffusion_pytorch_model.safetensors"
@@ -81,6 +81,18 @@ def test_only_the_layers_of_the_style_block_are_on(draw):
 def test_scale_is_the_strength_of_the_style_block(tiny):
     processors = InstantStyle(settings(tiny, scale=0.5)).pipe.unet.attn_processors
     assert {p.scale[0] for name, p in processors.items() if ".attn2" in name} == {0.0, 0.5}
+
+
+def test_every_file_that_is_read_is_named(tiny):
+    found = {file.relative_to(tiny).as_posix() for file in model_files(settings(tiny))}
+    assert {UNET, ADAPTER, CLIP, "sdxl/model_index.json", "sdxl/scheduler/scheduler_config.json"} <= found
+    assert found == {file.relative_to(tiny).as_posix() for file in tiny.rglob("*") if file.is_file()}
+
+
+def test_files_of_a_model_that_is_not_there_are_told(copy):
+    (copy / ADAPTER).unlink()
+    with pytest.raises(MissingPart, match="no IP-Adapter"):
+        model_files(settings(copy))
 
 
 def test_a_picture_is_rgb_of_the_size_asked_for(picture):

@@ -25,6 +25,7 @@ from stylear.errors import BadCheckpoint, BadInput
 from stylear.images import centre_crop
 from training.config import CONFIGS, ModelPaths, read_settings
 from training.curated import Curated
+from training.encode import maps_sha256
 from training.tokenize import TokenizeSettings, run
 from training.tokens import TokenSet
 
@@ -301,8 +302,38 @@ def test_a_folder_begun_with_other_pictures_or_settings_is_not_gone_on_with(told
         path.unlink()
     told().curated.rmdir()
     write_curated(told().curated, [[encoded(picture(77))]])
-    with pytest.raises(BadInput, match="another curated"):
+    with pytest.raises(BadInput, match="other inputs than those of now: curated"):
         run(told())
+
+
+def test_a_folder_begun_with_other_maps_is_not_gone_on_with(told, tmp_path):
+    settings = told(condition="segmentation", maps=write_maps(tmp_path / "maps"), condition_share=1)
+    run(settings)
+    (tmp_path / "maps" / "notes.txt").write_text("no map")
+    run(settings)
+    picture(7, (3 * 40, 3 * 40), "L").save(tmp_path / "maps" / "00000-000000.png")
+    with pytest.raises(BadInput, match="other inputs than those of now: maps. Give another `out`"):
+        run(settings)
+
+
+@pytest.mark.parametrize("change", ["a new map", "one less", "another size", "another time"])
+def test_maps_are_known_by_names_sizes_and_times_without_reading_them(tmp_path, change):
+    maps = write_maps(tmp_path / "maps")
+    one = maps / "00000-000000.png"
+    before, size, time = maps_sha256(maps), one.stat().st_size, one.stat().st_mtime_ns
+    one.write_bytes(bytes(size))
+    os.utime(one, ns=(time, time))
+    assert maps_sha256(maps) == before
+    if change == "a new map":
+        (maps / "00000-000009.webp").touch()
+    elif change == "one less":
+        one.unlink()
+    elif change == "another size":
+        one.write_bytes(bytes(size + 1))
+        os.utime(one, ns=(time, time))
+    else:
+        os.utime(one, ns=(time, time + 1))
+    assert maps_sha256(maps) != before
 
 
 def test_parts_that_do_not_belong_together_are_refused(told, bundle, tmp_path):

@@ -1,5 +1,7 @@
 """A training run: the same however it is cut up, stopped or spread, and an adapter that the engine draws with."""
 
+import json
+import shutil
 import signal
 
 import numpy as np
@@ -224,8 +226,38 @@ def test_other_settings_or_other_data_are_refused_in_a_folder_that_was_begun(roo
     run(chosen)
     tiny_tokens.write_tokens(tmp_path / "tokens", 13)
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(BadInput, match="was trained with data '"):
+    with pytest.raises(BadInput, match="other inputs than those of now: data"):
         run(chosen)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ("model/base/model.safetensors", "model.base"),
+        ("model/image_encoder/open_clip.safetensors", "model.image_encoder"),
+        ("init/model.safetensors", "init"),
+        ("init/image_proj.safetensors", "init"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_on_other_weights_of_the_same_size(root, tmp_path, changed, name):
+    shutil.copytree(root / "model", tmp_path / "model")
+    (tmp_path / "model" / "adapter").rename(tmp_path / "init")
+    chosen = tiny_tokens.settings(tmp_path, data=root / "tokens", init=tmp_path / "init", steps=1)
+    run(chosen)
+    tiny.double(tmp_path / changed)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(BadInput, match=f"other inputs than those of now: {name}. Give another `out`"):
+        run(chosen)
+
+
+def test_a_folder_begun_by_an_earlier_version_goes_on(root):
+    chosen = tiny_tokens.settings(root, "earlier", steps=2, save_every=1)
+    run(chosen.model_copy(update={"steps": 2}))
+    file = states_in(chosen.out)[-1] / "progress.json"
+    file.write_text(json.dumps(read_json(file) | {"inputs": {"data": "x", "base": ["model.safetensors", 1]}}))
+    (chosen.out / "inputs.json").unlink()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(chosen)
 
 
 def test_data_of_another_vqgan_is_refused(root, monkeypatch):

@@ -2,7 +2,8 @@
 
 A block is the next `shard_size` records of all sources together, so its content does not depend on who reads it.
 What is kept of it lies in `blocks`/00000.tar, under names of the record's number in the block; `blocks`/00000.json is
-written after that and says what was read. A block without it is read again.
+written after that and says what was read. A block without it is read again; drawn pictures are not drawn again, for
+items keep them in files of their own until the block is whole.
 """
 
 import io
@@ -86,11 +87,13 @@ class Reader:
         return tqdm(total=total, desc="curate", unit="pic", disable=share.rank > 0)
 
     def _write(self, folder: Path, number: int, items: Iterator[Item], pool: Executor, bar: tqdm) -> None:
-        kept, rejected, read = [], [], 0
+        kept, rejected, read, drawn = [], [], 0, []
         with new_file(tar_of(folder, number), overwrite=True) as draft, tarfile.open(draft, "w") as tar:
             for n, (item, caption, found) in enumerate(self._scored(self._examined(items, pool))):
                 bar.update()
                 read += 1
+                if item.drawn:
+                    drawn.append(item.drawn)
                 if isinstance(found, Unusable):
                     line = {"n": n, "where": item.where, "reason": found.reason, "detail": found.detail}
                     rejected.append(line)
@@ -108,6 +111,8 @@ class Reader:
                 line = {"n": n, "where": item.where, "kind": item.kind, "reference": item.reference}
                 kept.append(line | {"pixels": found.pixels.hex(), "look": found.look})
         write_json(record_of(folder, number), {"read": read, "kept": kept, "rejected": rejected})
+        for file in drawn:
+            file.unlink(missing_ok=True)
 
     def _examined(self, items: Iterable[Item], pool: Executor) -> Iterator[tuple[Item, str, Examined | Unusable]]:
         """Read in this thread, as the items have to be, decode in the pool's; in order, few at a time."""

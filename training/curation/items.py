@@ -1,8 +1,9 @@
 """One record of a source before it is read: where it stands, and how to get its caption and its picture's bytes."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -28,13 +29,15 @@ class Item:
     """A record by its place; `read` gives (caption, the bytes of the picture's file) or raises Unusable.
 
     A source's items have to be read in their order, each before the next is asked for, and need not be read at all.
-    `reference` goes to the side-car for evaluation.
+    `reference` goes to the side-car for evaluation. `drawn`: the file in which `read` keeps a picture that it draws, so
+    as not to draw it twice; whoever has the picture in a place of its own deletes it.
     """
 
     where: str
     kind: Kind
     read: Callable[[], tuple[str, bytes]]
-    reference: dict | None = field(default=None)
+    reference: dict | None = None
+    drawn: Path | None = None
 
 
 class Source(Protocol):
@@ -50,13 +53,21 @@ class Source(Protocol):
         """(file, what tells whether it changed), to notice that a run goes on with other data."""
 
 
-def broken(where: str, kind: Kind, detail: str) -> Item:
+def broken(where: str, kind: Kind, detail: str, reason: str = "broken") -> Item:
     """The one item that stands for a part of a source that cannot be read."""
 
     def read() -> tuple[str, bytes]:
-        raise Unusable("broken", detail)
+        raise Unusable(reason, detail)
 
     return Item(where, kind, read)
+
+
+def source_sha256(source: Source) -> str:
+    """The SHA-256 over what a source reads, as its `inputs` tells it."""
+    digest = hashlib.sha256()
+    for name, state in source.inputs():
+        digest.update(f"{name}\0{state}\n".encode())
+    return digest.hexdigest()
 
 
 def tidy_caption(value: object) -> str:

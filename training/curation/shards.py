@@ -5,14 +5,12 @@ import json
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from stylear.errors import BadInput
 from stylear.files import new_file
 
 from ..output import read_json, sha256_of, write_json
@@ -91,25 +89,9 @@ def write_manifest(out: Path, totals: Totals, settings: dict, made_by: dict) -> 
     return manifest
 
 
-def check_inputs(out: Path, inputs: Iterator[tuple[str, str]]) -> None:
-    """Remember in `out`/inputs.json what is read, by a hash over files' names and sizes; BadInput if it changed."""
-    digest, files = hashlib.sha256(), 0
-    for name, state in inputs:
-        digest.update(f"{name}\0{state}\n".encode())
-        files += 1
-    now, file = {"files": files, "sha256": digest.hexdigest()}, out / "inputs.json"
-    if not file.exists():
-        write_json(file, now)
-    elif (before := read_json(file)) != now:
-        raise BadInput(
-            f"The sources changed since {out} was begun ({before['files']} files then, {files} now)."
-            " Give another `out`, or bring the old files back."
-        )
-
-
 def remove_drafts(folder: Path) -> None:
     """Delete what a killed run was writing."""
-    for ending in ("tar", "json", "jsonl"):
+    for ending in ("tar", "json", "jsonl", "png"):
         for draft in folder.glob(f".*.{ending}"):
             draft.unlink()
 

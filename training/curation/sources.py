@@ -156,6 +156,23 @@ def _walk(folder: Path) -> Iterator[tuple[bytes, int]]:
 
 
 @dataclass(frozen=True)
+class Files:
+    """What sources of several files of records share; `items` is their own."""
+
+    files: list[Path]
+    settings: SourceSettings
+
+    def count(self) -> int:
+        """The number of records, by going through them; none is read."""
+        return sum(1 for _ in self.items())
+
+    def inputs(self) -> Iterator[tuple[str, str]]:
+        """Names and sizes."""
+        for path in self.files:
+            yield shown(str(path)), str(path.stat().st_size)
+
+
+@dataclass(frozen=True)
 class PictureFolder:
     """Pictures in a folder and the folders in it; the caption of x.png is the text of x.txt beside it."""
 

@@ -11,18 +11,14 @@ import pyarrow.parquet as pq
 from stylear.errors import BadInput
 
 from .items import CAPTIONS, Item, Unusable, broken, pick_column, picture_bytes, shown, tidy_caption
-from .sources import SourceSettings, list_files
+from .sources import Files, SourceSettings, list_files
 
 IMAGES = ("image", "jpg", "jpeg", "png", "webp")  # columns looked for when the settings name none
 ROWS = 16  # read at a time
 
 
-@dataclass(frozen=True)
-class Parquet:
+class Parquet(Files):
     """Parquet files with a column of picture files' bytes (or {bytes, path}, or paths beside the file)."""
-
-    files: list[Path]
-    settings: SourceSettings
 
     def items(self) -> Iterator[Item]:
         """Row by row; a row group none of whose rows is read costs nothing. BadInput if a column is not there."""
@@ -42,15 +38,6 @@ class Parquet:
                         read = partial(_read, group, index, image, caption, path.parent)
                         yield Item(f"{name}, row {row}", self.settings.kind, read)
                         row += 1
-
-    def count(self) -> int:
-        """The number of rows."""
-        return sum(1 for _ in self.items())
-
-    def inputs(self) -> Iterator[tuple[str, str]]:
-        """Names and sizes."""
-        for path in self.files:
-            yield shown(str(path)), str(path.stat().st_size)
 
 
 def _read(group: "_Group", index: int, image: str, caption: str, folder: Path) -> tuple[str, bytes]:

@@ -3,28 +3,23 @@
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from stylear.images import SUFFIXES
 
 from .items import CAPTIONS, MAX_BYTES, Item, Unusable, broken, shown, tidy_caption
-from .sources import SourceSettings
+from .sources import Files
 
 MAX_TEXT = 1 << 20  # bytes of a caption's file
 FAILURES = (tarfile.TarError, OSError, EOFError, ValueError)  # what reading a damaged tar raises
 
 
-@dataclass(frozen=True)
-class Tars:
+class Tars(Files):
     """Plain tars, one after the other. Only plain files in them are looked at, and nothing is unpacked.
 
     Compressed tars are refused: going back to a member would read them from the start.
     """
-
-    files: list[Path]
-    settings: SourceSettings
 
     def items(self) -> Iterator[Item]:
         """In the order of the files; where one is damaged, one broken record stands for the rest of it."""
@@ -37,15 +32,6 @@ class Tars:
                         yield Item(f"{name}, member {shown(key)}", self.settings.kind, read)
             except FAILURES as error:
                 yield broken(name, self.settings.kind, f"the tar is damaged: {error or type(error).__name__}")
-
-    def count(self) -> int:
-        """The number of records; the tars' headers are read for it."""
-        return sum(1 for _ in self.items())
-
-    def inputs(self) -> Iterator[tuple[str, str]]:
-        """Names and sizes."""
-        for path in self.files:
-            yield shown(str(path)), str(path.stat().st_size)
 
     def _read(self, tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> tuple[str, bytes]:
         given = self.settings.image

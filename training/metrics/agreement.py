@@ -5,22 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cells import Cell, Eyes
+from .cells import Cell, Seeing
 
 
 @dataclass(frozen=True)
-class WithText:
+class WithText(Seeing):
     """CLIP-T: how well a picture shows what its prompt says."""
 
-    eyes: Eyes
     name: str = "CLIP-T"
     definition: str = "cosine of CLIP's vectors of the picture and of its prompt without style words"
     higher: bool = True
     per_style: bool = False
-
-    @property
-    def model(self) -> str:
-        return self.eyes.name
 
     def score(self, cells: Sequence[Cell]) -> np.ndarray:
         """Cosines, float64 [n]."""
@@ -31,18 +26,13 @@ class WithText:
 
 
 @dataclass(frozen=True)
-class WithReference:
+class WithReference(Seeing):
     """CLIP-I, DINO or CSD, by whose eyes it is: how like its reference a picture is."""
 
-    eyes: Eyes
     name: str
     definition: str
     higher: bool = True
     per_style: bool = False
-
-    @property
-    def model(self) -> str:
-        return self.eyes.name
 
     def score(self, cells: Sequence[Cell]) -> np.ndarray:
         """Cosines, float64 [n]."""
@@ -51,10 +41,9 @@ class WithReference:
 
 
 @dataclass(frozen=True)
-class WithinSet:
+class WithinSet(Seeing):
     """DINO as StyleAligned uses it: how alike the pictures of one style are, whatever they show."""
 
-    eyes: Eyes
     name: str = "DINO (set)"
     definition: str = (
         "mean cosine of DINO's vectors of two pictures of one style and different prompts, as StyleAligned's set "
@@ -62,10 +51,6 @@ class WithinSet:
     )
     higher: bool = True
     per_style: bool = True
-
-    @property
-    def model(self) -> str:
-        return self.eyes.name
 
     def score(self, cells: Sequence[Cell]) -> np.ndarray:
         """Of each picture the mean cosine with its style's pictures of other prompts, float64 [n]; NaN without any."""

@@ -88,3 +88,14 @@ class Eyes:
             found += zip(part, vectors, strict=True)
         self.seen.update(gather_object(found) if new else [])
         return np.stack([self.seen[path] for path in paths])
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """A metric's model, where it is whose eyes it has."""
+
+    eyes: Eyes
+
+    @property
+    def model(self) -> str:
+        return self.eyes.name

@@ -17,6 +17,7 @@ from stylear.errors import BadCheckpoint, MissingPart
 from stylear.pipeline import MINI
 from stylear.vocabulary import Vocabulary
 
+from ..inputs import files_at
 from ..pretrain.clip import build_clip, text_ids
 from ..pretrain.text import mini_tokenizer
 from .vision import CLIP_MEAN, CLIP_STD, fill, read_weights, to_pixels, unit_vectors
@@ -49,8 +50,7 @@ class ClipScore:
 
         Raises MissingPart or BadCheckpoint, saying what was looked for.
         """
-        place = MINI / "image_encoder" / "open_clip.safetensors" if path == "mini" else Path(path)
-        folder = place if place.is_dir() else place.parent
+        place, folder = _place(path)
         own = place / "open_clip.safetensors" if place.is_dir() else place
         if own.is_file() and own.suffix == ".safetensors" and (config := _own_config(own)):
             return cls(*_load_mini(own, config, device, "mini" if path == "mini" else str(path)))
@@ -58,7 +58,30 @@ class ClipScore:
             return cls(*_load_open_clip(folder, device))
         if place.exists() and (folder / "config.json").is_file():
             return cls(*_load_hugging_face(folder, device))
-        raise MissingPart(f"There is no CLIP at {place}. Give {LAYOUTS}.")
+        raise _missing(place)
+
+
+def clip_files(path: str) -> list[Path]:
+    """The files that `ClipScore.load` reads a CLIP from, its tokenizer among them; MissingPart if it is not there."""
+    place, folder = _place(path)
+    if not place.exists():
+        raise _missing(place)
+    return [*files_at(place), *(file for file in [_tokenizer(folder)] if file.is_file())]
+
+
+def _place(path: str) -> tuple[Path, Path]:
+    """Where a CLIP is looked for, and that folder or the one its file is in."""
+    place = MINI / "image_encoder" / "open_clip.safetensors" if path == "mini" else Path(path)
+    return place, place if place.is_dir() else place.parent
+
+
+def _missing(place: Path) -> MissingPart:
+    return MissingPart(f"There is no CLIP at {place}. Give {LAYOUTS}.")
+
+
+def _tokenizer(folder: Path) -> Path:
+    """Where the tokenizer of an encoder in `folder` is, if `pretrain` wrote both."""
+    return folder.parent / "base" / "tokenizer.json"
 
 
 def _own_config(path: Path) -> dict | None:
@@ -79,7 +102,7 @@ def _is_open_clip(place: Path, folder: Path) -> bool:
 
 def _load_mini(path: Path, config: dict, device: str | torch.device, name: str) -> tuple:
     """An encoder as `pretrain clip` writes it; its text goes through the mini's own tokenizer."""
-    tokenizer = path.parents[1] / "base" / "tokenizer.json"
+    tokenizer = _tokenizer(path.parent)
     vocabulary = Vocabulary.from_file(tokenizer) if tokenizer.is_file() else Vocabulary(mini_tokenizer())
     wanted = config["text_cfg"]["vocab_size"]
     if vocabulary.size != wanted:

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cells import Cell, Eyes
+from .cells import Cell, Seeing
 
 
 @dataclass(frozen=True)
-class Leakage:
+class Leakage(Seeing):
     """CLIP-T of the reference's caption on the picture, minus that of the other references' captions, which is chance.
 
     A caption that is the picture's own prompt counts neither as content nor as chance. Needs no vision-language model.
     """
 
-    eyes: Eyes
     name: str = "leakage"
     definition: str = (
         "CLIP's cosine of the picture and its reference's caption, minus the mean over other references' captions; "
@@ -23,10 +22,6 @@ class Leakage:
     )
     higher: bool = False
     per_style: bool = False
-
-    @property
-    def model(self) -> str:
-        return self.eyes.name
 
     def score(self, cells: Sequence[Cell]) -> np.ndarray:
         """Differences of cosines, float64 [n]; NaN without a caption, without another, or where it was the prompt."""
