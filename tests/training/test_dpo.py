@@ -295,6 +295,14 @@ def test_other_pictures_in_the_same_folder_are_refused_by_name(inputs, tmp_path)
         run(settings(inputs, tmp_path / "dpo", **changes))
 
 
+class Stopped(Exception):
+    """Raised where drawing would begin."""
+
+
+def stops(*_):
+    raise Stopped
+
+
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
@@ -314,8 +322,8 @@ def test_a_run_is_not_gone_on_with_on_other_inputs(inputs, tmp_path, monkeypatch
     (here / "styles" / "red.txt").write_text("a red square")
     shutil.copy(MINI / "image_encoder" / "open_clip.safetensors", here / "judge.safetensors")
     chosen = settings(here, tmp_path / "dpo", judge=JudgeSettings(model=str(here / "judge.safetensors")))
-    dies(monkeypatch, "_make_pairs", 0)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(training.dpo, "_make_pairs", stops)
+    with pytest.raises(Stopped):
         run(chosen)
     file = here / changed
     tiny.double(file) if file.suffix == ".safetensors" else file.write_text("a cat\na horse\n")
@@ -326,9 +334,9 @@ def test_a_run_is_not_gone_on_with_on_other_inputs(inputs, tmp_path, monkeypatch
 def test_a_segmenter_that_the_judge_is_not_shown_may_change(inputs, tmp_path, monkeypatch):
     shutil.copytree(inputs, tmp_path / "inputs")
     chosen = settings(tmp_path / "inputs", tmp_path / "dpo", judge=JudgeSettings(leakage=0))
-    dies(monkeypatch, "_make_pairs", 0)
+    monkeypatch.setattr(training.dpo, "_make_pairs", stops)
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             run(chosen)
         tiny.double(tmp_path / "inputs" / "model" / "segmenter" / "sam.safetensors")
 

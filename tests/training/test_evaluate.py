@@ -151,17 +151,20 @@ def test_a_folder_begun_with_another_adapter_is_refused(told, model, tmp_path):
 
 @pytest.mark.parametrize("subtract", [True, False])
 def test_a_folder_begun_with_another_segmenter_is_refused_if_it_is_used(told, model, tmp_path, monkeypatch, subtract):
-    def stopped(*_):
-        raise KeyboardInterrupt
+    class Stopped(Exception):
+        pass
+
+    def stops(*_):
+        raise Stopped
 
     file = tmp_path / "sam.safetensors"
     tiny.save_file(tiny.sam_state(), file)
     settings = told(metrics={}, model=model.model_copy(update={"segmenter": str(file)}), subtract=subtract)
-    monkeypatch.setattr("training.evaluate.draw", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr("training.evaluate.draw", stops)
+    with pytest.raises(Stopped):
         run(settings)
     tiny.double(file)
-    with pytest.raises(BadInput if subtract else KeyboardInterrupt) as caught:
+    with pytest.raises(BadInput if subtract else Stopped) as caught:
         run(settings)
     assert not subtract or "other inputs than those of now: model.segmenter" in str(caught.value)
 
