@@ -65,9 +65,9 @@ class LoadStyleAR(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "Keeps the decoder's matrices in fewer bits, for cards that it does not fit: of the about "
-                        "14 GB of a 7B model in 16 bits int8 leaves about 7.5 and int4 about 5. It costs time, as every "
-                        "pass widens them again, and precision: int8 hardly, int4 more. The same seed then gives "
-                        "another picture."
+                        "14 GB of a 7B model in 16 bits int8 leaves about 7.5 and int4 about 5. It costs time, as "
+                        "every pass widens them again, and precision: int8 little, int4 much. The same seed then "
+                        "gives another picture."
                     ),
                 ),
             ],

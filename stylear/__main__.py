@@ -200,7 +200,13 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--no-reference", action="store_true", help="leave the released loop out")
     timed.add_argument("--device", help="cpu, cuda or mps (the best there is)")
     timed.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
-    timed.add_argument("--quantize", choices=("int8", "int4"), help="measure the base in so many bits")
+    timed.add_argument(
+        "--quantize",
+        choices=("int8", "int4"),
+        nargs="+",
+        default=[],
+        help="the base in so many bits, and what it loses",
+    )
     timed.add_argument("--json", action="store_true", help="print JSON")
 
     files = _command(commands, "info", info, "what each file or folder holds")
