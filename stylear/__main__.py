@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
             "--window",
             type=_window,
             default="auto",
-            help="codes a pass draws, or auto; in float32 it changes only the time",
+            help="codes a pass draws, at most all of the picture's, or auto; in float32 it changes only the time",
         )
         command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
         command.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
