@@ -92,6 +92,18 @@ class ARSample(io.ComfyNode):
                 sockets.Condition.Input(
                     "condition", optional=True, tooltip="From Depth Condition: the composition to follow."
                 ),
+                io.Combo.Input(
+                    "window",
+                    options=["auto", "1", "2", "4", "8", "16", "32", "64"],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How many codes of the picture are drawn at once. auto is what is fastest here, and the "
+                        "larger the faster only up to a point. In float32 it never changes the picture; in 16 bits "
+                        "another window may draw another one."
+                    ),
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures, one for each seed.")],
         )
@@ -110,6 +122,7 @@ class ARSample(io.ComfyNode):
         top_k: int,
         temperature: float,
         condition=None,
+        window: str = "auto",
     ) -> io.NodeOutput:
         run = host.Run()
         memory = host.sampling_memory(model.model, width, height, batch_size, cfg, condition)
@@ -126,6 +139,7 @@ class ARSample(io.ComfyNode):
                 cfg=cfg,
                 top_k=top_k,
                 temperature=temperature,
+                window=window if window == "auto" else int(window),
                 progress=run.progress,
                 cancelled=run.cancelled,
                 preview=run.preview,

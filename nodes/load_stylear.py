@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from . import host, sockets
 
 _DTYPES = ["auto", "bfloat16", "float16", "float32"]
+_WHOLE = "none"
 
 
 class LoadStyleAR(io.ComfyNode):
@@ -12,7 +13,7 @@ class LoadStyleAR(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return io.Schema(  # a new input goes last: workflows keep a node's values by their order
             node_id="LoadStyleAR",
             display_name="Load StyleAR",
             category="StyleAR",
@@ -56,18 +57,37 @@ class LoadStyleAR(io.ComfyNode):
                 _part("vqgan", "Turns codes into pixels, and depth maps into codes."),
                 _part("image_encoder", "The CLIP ViT through which the reference picture is looked at."),
                 _part("segmenter", "The segment-anything model that SAM Subtract cuts subjects out with."),
+                io.Combo.Input(
+                    "quantize",
+                    options=[_WHOLE, "int8", "int4"],
+                    default=_WHOLE,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Keeps the decoder's matrices in fewer bits, for cards that it does not fit: of the about "
+                        "14 GB of a 7B model in 16 bits int8 leaves about 7.5 and int4 about 5. It costs time, as "
+                        "every pass widens them again, and precision: int8 little, int4 much. The same seed then "
+                        "gives another picture."
+                    ),
+                ),
             ],
             outputs=[sockets.Model.Output(display_name="model", tooltip="For every other StyleAR node.")],
         )
 
     @classmethod
-    def execute(cls, model: str, dtype: str = "auto", **parts: str) -> io.NodeOutput:
+    def execute(cls, model: str, dtype: str = "auto", quantize: str = _WHOLE, **parts: str) -> io.NodeOutput:
         from ..stylear.pipeline import StyleAR
 
         base = "mini" if model == host.MINI else host.locate_model(model)
         chosen = {part: host.locate_part(name, part) for part, name in parts.items() if name != host.WITH_MODEL}
         with host.contained():
-            loaded = StyleAR.load(base, **chosen, dtype=host.weights_dtype(dtype), device=host.offload_device())
+            loaded = StyleAR.load(
+                base,
+                **chosen,
+                dtype=host.weights_dtype(dtype),
+                device=host.offload_device(),
+                quantize=None if quantize == _WHOLE else quantize,
+            )
         return io.NodeOutput(host.HostedModel(loaded))
 
 

@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
             "--window",
             type=_window,
             default="auto",
-            help="codes a pass draws, or auto; in float32 it changes only the time",
+            help="codes a pass draws, at most all of the picture's, or auto; in float32 it changes only the time",
         )
         command.add_argument("--device", help="cpu, cuda or mps (the best there is)")
         command.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
@@ -200,7 +200,13 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--no-reference", action="store_true", help="leave the released loop out")
     timed.add_argument("--device", help="cpu, cuda or mps (the best there is)")
     timed.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
-    timed.add_argument("--quantize", choices=("int8", "int4"), help="measure the base in so many bits")
+    timed.add_argument(
+        "--quantize",
+        choices=("int8", "int4"),
+        nargs="+",
+        default=[],
+        help="the base in so many bits, and what it loses",
+    )
     timed.add_argument("--json", action="store_true", help="print JSON")
 
     files = _command(commands, "info", info, "what each file or folder holds")

@@ -1,5 +1,6 @@
 """Measures the sampler against the released loop and the device's memory bandwidth, side by side in one process."""
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,22 +8,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .chameleon import Chameleon, ChameleonConfig
 from .checkpoint import Place, find, is_merged, load_adapter, load_base
-from .drawing import SamplingSettings
+from .drawing import SamplingSettings, guide
 from .images import open_image
 from .memory import cache_bytes
 from .pace import Pace, Windows
 from .pipeline import MINI, MINI_REMEDY, StyleAR
 from .quantize import quantize
 from .reference import reference_codes, reference_model
-from .sampling import embed_prompt, sample
+from .sampling import check_window, codes_in, embed_prompt, sample
 from .vocabulary import LATENTS_PER_GRID
 
 PROMPT = 100  # tokens of the prompt of a named shape
 RANK = 4  # of the released LoRA
+_READ_WINDOW = 16  # in which the pictures are drawn that quantised decoders read
 _MIB = 2**20
 
 
@@ -142,15 +145,19 @@ def run(
     settings: SamplingSettings,
     batch: int = 1,
     reference_passes: int | None = None,
-    kind: str | None = None,
+    kinds: Sequence[str] = (),
     said: Callable[[str], None] = lambda name: None,
 ) -> dict:
     """Measure the released loop, unless `reference_passes` is 0, and every window; a dict of plain values for JSON.
 
     `reference_passes`: how many tokens to time the released loop for, whose time is then scaled to the whole picture
-    and to `batch` pictures; all by default. `kind`: of quantisation, done in place behind the released loop, which
+    and to `batch` pictures; all by default. `kinds`: of quantisation, whose windows are measured in place of the whole
+    decoder's, with what they lose (see `losses`); `subject.base` is the last of them in the end. The released loop
     keeps float32. Times include the prefill and what is drawn, not the VQGAN. `said` hears what is being measured.
     """
+    for window in windows:
+        if window != "auto":
+            check_window(window, subject.grid)
     device, on_gpu = subject.prompt.device, subject.prompt.device.type != "cpu"
     bandwidth = measured_bandwidth(device)
     height, width = (LATENTS_PER_GRID * side for side in subject.grid)
@@ -168,20 +175,25 @@ def run(
         )
         del theirs
     subject.weights.clear()
-    loss = quantized(subject, kind) if kind else None
-    matrices, cache = _bytes_read(subject), cache_bytes(subject.base, rows, len(subject.prompt) + tokens) // 2
-    for window in windows:
-        said(f"window {window}")
-        chosen, seen = window, []
-        if window == "auto":
-            chosen = Windows(Pace().costs(subject.base, len(subject.vocabulary.code_ids), rows))
+    reduced, lost = {"": subject.base}, []
+    if kinds:
+        said("what quantisation loses")
+        reduced, lost = losses(subject, kinds, settings, batch)
+    cache = cache_bytes(subject.base, rows, len(subject.prompt) + tokens) // 2
+    for kind, base in reduced.items():
+        matrices = _bytes_read(base, subject)
+        for window in windows:
+            name, chosen, seen = f"{kind} window {window}".lstrip(), window, []
+            said(name)
+            if window == "auto":
+                chosen = Windows(Pace().costs(base, len(subject.vocabulary.code_ids), rows, codes_in(subject.grid)))
 
-        def draw(chosen: int | Windows = chosen, seen: list = seen) -> None:
-            sample(subject.base, *start, range(batch), settings, lambda *step: seen.append(step), window=chosen)
+            def draw(base: Chameleon = base, chosen: int | Windows = chosen, seen: list = seen) -> None:
+                sample(base, *start, range(batch), settings, lambda *step: seen.append(step), window=chosen)
 
-        measured = _measured(device, draw)
-        first = lines[0] if reference_passes != 0 else None
-        lines.append(_row(f"window {window}", len(seen), 1.0, measured, first, matrices + cache, bandwidth, on_gpu))
+            measured = _measured(device, draw)
+            first = lines[0] if reference_passes != 0 else None
+            lines.append(_row(name, len(seen), 1.0, measured, first, matrices + cache, bandwidth, on_gpu))
     return {
         "subject": subject.name,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -189,7 +201,7 @@ def run(
         "torch": torch.__version__,
         "dtype": str(subject.prompt.dtype).removeprefix("torch."),
         "parameters": parameters,
-        "quantized": loss,
+        "quantized": lost,
         "picture": [height, width],
         "batch": batch,
         **asdict(settings),
@@ -199,29 +211,52 @@ def run(
 
 
 @torch.no_grad()
-def quantized(subject: Subject, kind: str) -> dict:
-    """Quantise the subject's decoder; what its matrices shrink to, and what its logits and its law of codes lose.
+def losses(
+    subject: Subject, kinds: Sequence[str], settings: SamplingSettings, pictures: int
+) -> tuple[dict[str, Chameleon], list[dict]]:
+    """The decoder quantised in each of `kinds`, and what its matrices shrink to and its law of codes loses.
 
-    Measured while reading the prompt and 200 random codes, without guidance: the error's standard deviation as a share
-    of the logits' own, and the mean KL divergence in nats.
+    The whole decoder draws pictures of seed 0 and on; every decoder then reads these, and at each code its guided
+    logits are compared: the error's standard deviation as a share of the logits' own, the mean KL divergence in
+    nats at the temperature, and the share of codes at which the likeliest one is the same.
     """
-    codes = torch.randint(len(subject.vocabulary.code_ids), (200,), generator=torch.Generator().manual_seed(0))
-    codes = subject.base.embed(subject.vocabulary.code_ids.to(subject.prompt.device)[codes.to(subject.prompt.device)])
-    read = torch.cat((subject.prompt, codes))[None]
+    window = min(_READ_WINDOW, codes_in(subject.grid))
+    start = (subject.vocabulary, subject.prompt, subject.grid)
+    codes = sample(subject.base, *start, range(pictures), settings, window=window)
+    before, exact = _bytes_read(subject.base, subject), _guided(subject.base, subject, codes, settings.cfg)
+    law, reduced, lost = (exact / settings.temperature).log_softmax(-1), {}, []
+    for kind in kinds:
+        base = subject.base if kind == kinds[-1] else copy.deepcopy(subject.base)
+        reduced[kind] = quantize(base, kind)
+        after = _guided(base, subject, codes, settings.cfg)
+        other = (after / settings.temperature).log_softmax(-1)
+        lost.append(
+            {
+                "kind": kind,
+                "matrices_mib": [before / _MIB, _bytes_read(base, subject) / _MIB],
+                "codes": codes.numel(),
+                "logits_error": float((after - exact).std() / exact.std()),
+                "kl": float((law.exp() * (law - other)).sum(-1).mean()),
+                "same_likeliest": float((after.argmax(-1) == exact.argmax(-1)).float().mean()),
+            }
+        )
+    return reduced, lost
 
-    def logits() -> Tensor:
-        hidden = subject.base(read, subject.base.new_cache(1, read.shape[1]))[0, len(subject.prompt) :]
-        return subject.base.logits(hidden, subject.base.head(subject.vocabulary.code_ids))
 
-    before, exact = _bytes_read(subject), logits()
-    quantize(subject.base, kind)
-    after = logits()
-    return {
-        "kind": kind,
-        "matrices_mib": [before / _MIB, _bytes_read(subject) / _MIB],
-        "logits_error": float((after - exact).std() / exact.std()),
-        "kl": float((exact.softmax(-1) * (exact.log_softmax(-1) - after.log_softmax(-1))).sum(-1).mean()),
-    }
+def _guided(base: Chameleon, subject: Subject, codes: Tensor, cfg: float) -> Tensor:
+    """Guided logits [pictures, codes, k] of every code of finished pictures, int64 [pictures, h, w], read at once."""
+    vocabulary, device = subject.vocabulary, subject.prompt.device
+    opening = torch.tensor(vocabulary.image_opening(*subject.grid), device=device)
+    lines = F.pad(vocabulary.code_ids.to(device)[codes], (0, 1), value=vocabulary.new_line).flatten(1)
+    picture = base.embed(torch.cat((opening.expand(len(codes), -1), lines), dim=1))
+    body = torch.arange(lines.shape[1], device=device)
+    places = body[body % (codes.shape[2] + 1) != codes.shape[2]] + len(opening) - 1
+    logits = []
+    for prefix in (subject.prompt, subject.prompt[:0])[: 1 + (cfg != 1)]:
+        read = torch.cat((prefix.expand(len(codes), -1, -1), picture), dim=1)
+        hidden = base(read, base.new_cache(*read.shape[:2]))[:, len(prefix) :]
+        logits.append(base.logits(hidden[:, places], base.head(vocabulary.code_ids)))
+    return guide(torch.cat(logits), cfg)
 
 
 def measured_bandwidth(device: torch.device) -> float:
@@ -243,29 +278,30 @@ def table(result: Mapping) -> str:
             *(result[key] for key in ("picture", "batch", "cfg", "top_k", "bandwidth_gb_a_second"))
         ),
         "",
-        f"{'loop':<12}{'passes':>8}{'ms/pass':>10}{'seconds':>10}{'cpu s':>9}{'ratio':>8}{'GB/s':>8}{'limit':>7}"
+        f"{'loop':<15}{'passes':>8}{'ms/pass':>10}{'seconds':>10}{'cpu s':>9}{'ratio':>8}{'GB/s':>8}{'limit':>7}"
         f"{'peak MiB':>10}",
     ]
     for row in result["rows"]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         lines.append(
-            f"{row['name']:<12}{row['passes']:>8}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
+            f"{row['name']:<15}{row['passes']:>8}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
             f"{row['cpu_seconds']:>9.3f}{ratio:>8}{row['gb_a_second']:>8.2f}{row['share']:>7.0%}{row['peak_mib']:>10.0f}"
         )
-    if result["quantized"]:
+    for lost in reversed(result["quantized"]):
         lines[1:1] = [
-            "{kind}: matrices of {matrices_mib[0]:.1f} MiB take {matrices_mib[1]:.1f}; logits are off by "
-            "{logits_error:.1%}, KL {kl:.4f} nats".format(**result["quantized"])
+            "{kind}: matrices of {matrices_mib[0]:.1f} MiB take {matrices_mib[1]:.1f}; at {codes} codes guided "
+            "logits are off by {logits_error:.2%}, KL is {kl:.5f} nats and the likeliest code is the same at "
+            "{same_likeliest:.1%}".format(**lost)
         ]
     best = max(result["rows"], key=lambda row: row["share"])
     lines += ["", f"roofline: {best['name']} reaches {best['share']:.0%} of the measured memory bandwidth"]
     return "\n".join(lines)
 
 
-def _bytes_read(subject: Subject) -> int:
+def _bytes_read(base: Chameleon, subject: Subject) -> int:
     """Bytes of weights that a pass reads: all matrices of the layers, and of the head the picture's rows."""
-    layers = sum(weight.nbytes for weight in subject.base.model.layers.state_dict().values())
-    head = subject.base.lm_head.weight
+    layers = sum(weight.nbytes for weight in base.model.layers.state_dict().values())
+    head = base.lm_head.weight
     return layers + len(subject.vocabulary.code_ids) * head.shape[1] * head.element_size()
 
 

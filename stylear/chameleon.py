@@ -107,6 +107,14 @@ class Cache:
                 self.kept[:, row, :length] = self.kept[:, source, :length]
                 self.lengths[row] = length
 
+    def keep(self, rows: list[int]) -> None:
+        """Forget all but `rows`, which ascend; they move to the front of the memory there is."""
+        for row, source in enumerate(rows):
+            length = self.lengths[source]
+            if row != source:
+                self.kept[:, row, :length] = self.kept[:, source, :length]
+        self.kept, self.lengths = self.kept[:, : len(rows)], [self.lengths[row] for row in rows]
+
 
 @dataclass(frozen=True)
 class _Step:

@@ -20,11 +20,11 @@ def number(name: str, value: object, least: float, most: float, hint: str = "") 
     return float(found)
 
 
-def whole(name: str, value: object, least: int, most: int) -> int:
+def whole(name: str, value: object, least: int, most: int, hint: str = "") -> int:
     """A whole number from `least` to `most`, as int; floats are none. Otherwise as `number`."""
     found = _plain(value)
     if isinstance(found, bool) or not isinstance(found, Integral) or not least <= found <= most:
-        raise BadInput(f"{name} is {_shown(value)}; it has to be a whole number from {least} to {most}.")
+        raise BadInput(f"{name} is {_shown(value)}; it has to be a whole number from {least} to {most}{hint}.")
     return int(found)
 
 

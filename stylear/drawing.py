@@ -50,7 +50,6 @@ class Noise:
         self._drawn = [0] * len(seeds)
         self._temperature, self._room = temperature, room
         self._kept = torch.zeros(len(seeds), room, codes, device=device)
-        self._pictures = torch.arange(len(seeds), device=device)[:, None]
 
     def reach(self, picture: int, end: int) -> None:
         """Draw the noise of a picture's places up to `end`."""
@@ -59,9 +58,10 @@ class Noise:
             self._kept[picture, place % self._room] = drawn.log_().mul_(-self._temperature)
         self._drawn[picture] = max(end, self._drawn[picture])
 
-    def at(self, places: Tensor) -> Tensor:
-        """Noise float32 [pictures, n, codes] of places int64 [pictures, n] among the last `room` drawn."""
-        return self._kept[self._pictures, places % self._room]
+    def at(self, pictures: list[int], places: list[list[int]]) -> Tensor:
+        """Noise float32 [pictures, n, codes] of n places of each of `pictures`, among its last `room` drawn."""
+        pictures, places = (torch.tensor(of, device=self._kept.device) for of in (pictures, places))
+        return self._kept[pictures[:, None], places % self._room]
 
 
 def exponential(count: int, generator: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ class _Captured:
 
 
 class Passes:
-    """Passes over all rows of one cache, each (tokens, slots looked at) captured once, for as long as the cache lives.
+    """Passes over all rows of one cache, each (rows, tokens, slots looked at) captured once while the cache lives.
 
     `reason`: why passes are plain, empty while they are replayed.
     """
@@ -38,14 +38,15 @@ class Passes:
         total = slots_in_buckets(max(cache.lengths) + n, len(cache.places))
         lengths = torch.tensor(cache.lengths).pin_memory().to(embeddings.device, non_blocking=True)
         positions = lengths[:, None] + cache.places[:n]
-        if (n, total) not in self._captured:
+        key = (*embeddings.shape[:2], total)
+        if key not in self._captured:
             try:
-                self._captured[n, total] = self._capture(embeddings, positions, total)
+                self._captured[key] = self._capture(embeddings, positions, total)
             except RuntimeError as error:
                 self.reason = str(error).splitlines()[0]
                 logging.getLogger(__name__).warning("Sampling goes on without CUDA graphs: %s", self.reason)
                 return self._model(embeddings, cache)
-        captured = self._captured[n, total]
+        captured = self._captured[key]
         captured.embeddings.copy_(embeddings)
         captured.positions.copy_(positions)
         captured.graph.replay()

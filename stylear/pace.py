@@ -1,32 +1,36 @@
 """Which window is fastest: what a pass costs on this device, and how many guesses come true in this picture."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
 
-from .chameleon import Cache, Chameleon
+from .chameleon import Chameleon
+from .errors import Cancelled
 from .graphs import Passes
+from .memory import check_room
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 _SLOTS = 256  # what a timed pass looks back at
-_REPEATS = 3
+_REPEATS = 2  # of which the first also warms up
+_TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, and larger windows cannot pay
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
-_MEMORY = 0.98  # of a guess that came true, at the next
+_HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
+_MEMORY = 0.98  # of what became of a guess, at the next one as far ahead
 
 
 class Windows:
     """Chooses the window of each pass of one call.
 
     `costs`: what a pass of each allowed window costs, in any unit. With one there is nothing to choose. With several
-    the expected codes a pass, (1 - p^w) / (1 - p) for guesses that come true with probability p, are weighed against
-    the cost. In float32 no choice changes a picture.
+    the expected codes a pass are weighed against the cost: 1 + p0 + p0 p1 + ..., where a guess with j guesses before
+    it comes true with probability pj if those did. Each is counted by itself, for they differ: behind several that
+    came true another mostly does. In float32 no choice changes a picture.
     """
 
     def __init__(self, costs: Mapping[int, float]):
         self._costs = dict(costs)
-        self._right, self._tried = 4.0, 8.0  # before anything is known, half of the guesses come true
+        self._right, self._tried = [_HOPED * _TRUST] * self.most, [_TRUST] * self.most
 
     @property
     def most(self) -> int:
@@ -36,7 +40,8 @@ class Windows:
     def best(self) -> int:
         """The window for the next pass."""
         least = min(self._costs)
-        speeds = {window: self._expected(window) / cost for window, cost in self._costs.items()}
+        codes = self._expected()
+        speeds = {window: codes[window - 1] / cost for window, cost in self._costs.items()}
         best = max(speeds, key=speeds.get)
         return best if speeds[best] > _WORTH * speeds[least] else least
 
@@ -44,14 +49,18 @@ class Windows:
         """How many codes to guess beyond a pass: with a choice at least one, to see whether guesses come true."""
         return max(window - 1, int(len(self._costs) > 1))
 
-    def tell(self, right: int, tried: int) -> None:
-        """How many guesses of a pass came true."""
-        kept = _MEMORY**tried
-        self._right, self._tried = kept * self._right + right, kept * self._tried + tried
+    def tell(self, before: int, right: bool) -> None:
+        """Whether a guess came true, with `before` guesses of the same pass that did before it."""
+        self._right[before] = _MEMORY * self._right[before] + right
+        self._tried[before] = _MEMORY * self._tried[before] + 1
 
-    def _expected(self, window: int) -> float:
-        chance = min(self._right / self._tried, 0.999)
-        return (1 - chance**window) / (1 - chance)
+    def _expected(self) -> list[float]:
+        """The expected codes of a pass of window 1, 2 and so on."""
+        codes, chance = [1.0], 1.0
+        for right, tried in zip(self._right[:-1], self._tried[:-1], strict=True):
+            chance *= right / tried
+            codes.append(codes[-1] + chance)
+        return codes
 
 
 class Pace:
@@ -60,30 +69,42 @@ class Pace:
     def __init__(self):
         self._known: dict[tuple, dict[int, float]] = {}
 
-    def costs(self, model: Chameleon, codes: int, rows: int) -> dict[int, float]:
-        """Seconds of a pass over `rows` rows for each of WINDOWS that could pay, with `codes` rows of the head."""
+    def costs(
+        self, model: Chameleon, codes: int, rows: int, most: int, cancelled: Callable[[], bool] | None = None
+    ) -> dict[int, float]:
+        """Seconds of a pass over `rows` rows for each of WINDOWS, up to `most`, that could pay.
+
+        `codes`: how many rows of the head are read. What is not known yet is measured, in two passes for each window
+        and not for windows that make a pass longer than a device can profit from. `cancelled()` is asked before
+        each of those passes and ends the call with Cancelled; what was measured stays known.
+        """
         like = model.lm_head.weight
-        key = (like.device, like.dtype, codes, rows)
-        if key not in self._known:
-            self._known[key] = _measure(model, codes, rows)
-        return self._known[key]
+        known = self._known.setdefault((like.device, like.dtype, codes, rows), {})
+        costs = {}
+        for window in WINDOWS:
+            if window > 1 and (window > most or rows * window > _TOKENS):
+                break
+            if window not in known:
+                known[window] = _measure(model, codes, rows, window, cancelled)
+            costs[window] = known[window]
+            if window > 1 and costs[window] >= 2 * costs[window // 2]:
+                break  # no code of it is cheaper, and larger ones will not be either
+        return costs
 
 
 @torch.inference_mode()
-def _measure(model: Chameleon, codes: int, rows: int) -> dict[int, float]:
-    cache, costs = model.new_cache(rows, _SLOTS + max(WINDOWS)), {}
-    head, passes = model.lm_head.weight[:codes], Passes(model, cache)
-    for window in WINDOWS:
-        embeddings = head.new_zeros(rows, window, head.shape[1])
-        costs[window] = min(_timed(model, embeddings, cache, head, passes) for _ in range(_REPEATS))
-        if costs[window] > costs[1] * window:
-            break  # so dear that larger ones cannot pay either
-    return costs
-
-
-def _timed(model: Chameleon, embeddings: Tensor, cache: Cache, head: Tensor, passes: Passes) -> float:
-    cache.lengths = [_SLOTS] * embeddings.shape[0]
-    start = time.perf_counter()
-    drawn = model.logits(passes(embeddings), head).argmax(dim=-1)
-    drawn.cpu()  # waits for the device
-    return time.perf_counter() - start
+def _measure(
+    model: Chameleon, codes: int, rows: int, window: int, cancelled: Callable[[], bool] | None = None
+) -> float:
+    """Seconds of a pass: the best of a few."""
+    check_room(model, rows, _SLOTS + window)
+    cache, head = model.new_cache(rows, _SLOTS + window), model.lm_head.weight[:codes]
+    passes, embeddings, seconds = Passes(model, cache), head.new_zeros(rows, window, head.shape[1]), []
+    for _ in range(_REPEATS):
+        if cancelled and cancelled():
+            raise Cancelled("Sampling was stopped.")
+        cache.lengths = [_SLOTS] * rows
+        start = time.perf_counter()
+        model.logits(passes(embeddings), head).argmax(dim=-1).cpu()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

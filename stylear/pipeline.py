@@ -34,7 +34,7 @@ from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
 from .quantize import quantize as reduce
 from .resampler import Resampler
-from .sampling import embed_prompt, sample
+from .sampling import codes_in, embed_prompt, sample
 from .segment import Segmenter, content_picture
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
@@ -256,7 +256,8 @@ class StyleAR:
         width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
         greedy; see `SamplingSettings`. `condition`: from `encode_condition`. window: how many codes a pass draws, 1
-        to 4096, or "auto" for what is fastest here; in float32 it never changes the picture. `progress(done, total)`;
+        to all of a picture's, or "auto" for what is fastest here; in float32 it never changes the picture.
+        `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures.
         Raises BadInput for a value out of its range and for a prompt that is too long.
@@ -278,23 +279,27 @@ class StyleAR:
         on_row = None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0]))
 
         def codes_of(seeds: Sequence[int]) -> Tensor:
-            windows = self._windows(window, len(seeds) * (1 + (settings.cfg != 1)))
+            if progress:
+                progress(0, codes_in(grid))
+            windows = self._windows(window, grid, len(seeds) * (1 + (settings.cfg != 1)), cancelled)
             return sample(
                 self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
             )
 
         return self._draw(self._in_memory(codes_of, seeds), grid[0])
 
-    def _windows(self, window: int | str, rows: int) -> int | Windows:
+    def _windows(
+        self, window: int | str, grid: tuple[int, int], rows: int, cancelled: Callable[[], bool] | None
+    ) -> int | Windows:
         """What `sample` takes for a window that may be "auto"; costs are measured where none are known."""
         if isinstance(window, str) and window != "auto":
             raise BadInput(f'window is {window!r}. Use a whole number or "auto".')
         if window != "auto":
             return window
-        weight = self.base.lm_head.weight
+        weight, most = self.base.lm_head.weight, codes_in(grid)
         if weight.dtype != torch.float32:  # rounding differs with the window, so what a clock chose would not repeat
-            return 1 if weight.device.type == "cpu" else HALF_WINDOW
-        return Windows(self.pace.costs(self.base, len(self.vocabulary.code_ids), rows))
+            return 1 if weight.device.type == "cpu" else min(HALF_WINDOW, most)
+        return Windows(self.pace.costs(self.base, len(self.vocabulary.code_ids), rows, most, cancelled))
 
     def _in_memory(self, codes_of: Callable[[Sequence[int]], Tensor], seeds: Sequence[int]) -> Tensor:
         """Codes of all seeds at once or, if memory runs out, of one half and then the other; BadInput if it still does.

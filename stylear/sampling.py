@@ -14,7 +14,6 @@ from .memory import check_room
 from .pace import Windows
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
 
-MAX_WINDOW = 4096
 _UNKNOWN = -1  # a code that is neither drawn nor guessed; read as a line end
 
 
@@ -27,6 +26,16 @@ def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
     embeddings = model.embed(torch.tensor(prompt.ids, device=device)).clone()
     embeddings[list(prompt.style_slots)] = style.to(embeddings)
     return embeddings
+
+
+def codes_in(grid: tuple[int, int]) -> int:
+    """How many codes a picture of `grid` (height, width) has."""
+    return LATENTS_PER_GRID**2 * grid[0] * grid[1]
+
+
+def check_window(window: int, grid: tuple[int, int]) -> int:
+    """How many codes a pass may draw of a picture of `grid`, as int; BadInput below 1 and above what it has."""
+    return whole("window", window, 1, codes_in(grid), ", the codes of this picture")
 
 
 def sample(
@@ -44,12 +53,13 @@ def sample(
     """Draw one picture for each of `seeds`; codes int64 [len(seeds), 2 * grid height, 2 * grid width].
 
     `prompt_embeddings`: [n, hidden], shared by all pictures. `grid`: (height, width) in grid steps of two
-    latents. `window`: how many codes a pass draws, 1 to 4096, or what chooses; all but the first come after guesses
-    and stand up to the first wrong one, so in float32 any window gives the same picture. `progress(done, total)`
-    counts the codes of the picture that is furthest behind; `on_row(row, codes)` gets codes [len(seeds), row + 1,
-    width] when rows are complete up to `row`; `cancelled()` is asked before every pass and ends the call with
-    Cancelled. BadInput for a grid without tokens or longer than the model's positions, for no seeds, and for more
-    pictures than the device has memory for.
+    latents. `window`: how many codes a pass draws, 1 to all of the picture's, or what chooses; all but the first come
+    after guesses and stand up to the first wrong one, so in float32 any window gives the same picture. Pictures that
+    are finished are no longer computed once they are half of those that are. `progress(done, total)` counts the
+    codes of the picture that is furthest behind; `on_row(row, codes)` gets codes [len(seeds), row + 1, width] when
+    rows are complete up to `row`; `cancelled()` is asked before every pass and ends the call with Cancelled.
+    BadInput for a grid without tokens or longer than the model's positions, for a window larger than the picture, for
+    no seeds, and for more pictures than the device has memory for.
 
     Unlike the released code, which lets the model begin the picture and choose its size, both are forced here
     and so are the ends of rows: their tokens are read by the model but not drawn.
@@ -58,7 +68,7 @@ def sample(
     height, width = _latent_size(vocabulary, model, grid)
     if not seeds:
         raise BadInput("There is no seed: pass one for each picture.")
-    windows = window if isinstance(window, Windows) else Windows({whole("window", window, 1, MAX_WINDOW): 1.0})
+    windows = window if isinstance(window, Windows) else Windows({check_window(window, grid): 1.0})
     run = _Run(model, vocabulary, prompt_embeddings, grid, seeds, settings, windows)
     row = 0
     while run.done < height * width:
@@ -77,7 +87,8 @@ class _Run:
     """The pictures of one call: what is drawn of them, what is guessed ahead, and the cache of what was read.
 
     A picture's `body` is its codes and line ends in reading order, as indices into the codes and, behind them, the
-    new line. The first `places[picture]` codes are drawn; those behind are guesses.
+    new line. The first `places[picture]` codes are drawn; those behind are guesses. `live` are the pictures that the
+    cache has rows for: the conditional ones, and with guidance as many unconditional ones behind them.
     """
 
     def __init__(self, model, vocabulary, prompt, grid, seeds, settings, windows):
@@ -85,14 +96,14 @@ class _Run:
         self.model, self.settings, self.prompt, self.windows = model, settings, prompt, windows
         self.height, self.width = (LATENTS_PER_GRID * side for side in grid)
         self.total = self.height * self.width
-        self.places = [0] * len(seeds)
+        self.places, self.live = [0] * len(seeds), list(range(len(seeds)))
         codes = len(vocabulary.code_ids)
         self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
         self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
         self.opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
         self.head = model.head(vocabulary.code_ids)
-        self.rows = len(seeds) * len(self._starts())
-        self.slots = len(prompt) + len(self.opening) + self._at(self.total - 1)
+        self.begun = [len(start) for start in self._starts()]
+        self.rows, self.slots = len(seeds) * len(self.begun), self.begun[0] + self._at(self.total - 1)
         check_room(model, self.rows, self.slots)
         self.noise = None
         if settings.top_k > 1:
@@ -114,6 +125,7 @@ class _Run:
         window = min(self.windows.best(), self.total)
         hidden = self._read(min(window, self.total - self.done)) if self.done else self._prefill()
         self._settle(hidden, self.windows.ahead(window))
+        self._drop_finished()
 
     def _at(self, place: int) -> int:
         """Where in the body a code is."""
@@ -136,7 +148,7 @@ class _Run:
             rows = range(index * images, (index + 1) * images)
             hidden.append(self.model(start[None], self.cache, rows[:1])[:, -1:].expand(images, -1, -1))
             self.cache.share(rows[0], rows)
-        self.begun, self.passes = list(self.cache.lengths), Passes(self.model, self.cache)
+        self.passes = Passes(self.model, self.cache)
         return torch.cat(hidden)
 
     def _read(self, count: int) -> Tensor:
@@ -145,19 +157,19 @@ class _Run:
         Those are the places that the next `count` codes are drawn from. A picture near its end reads some of its
         drawn codes again, so that all read equally many.
         """
-        images, guidance = len(self.places), self.rows // len(self.places)
-        last = self._at(self.total - 1)
-        firsts = [self._at(place - 1) for place in self.places]
-        ends = [self._at(min(place + count, self.total) - 1) for place in self.places]
+        places, bodies = [self.places[picture] for picture in self.live], [self.body[picture] for picture in self.live]
+        last, guidance = self._at(self.total - 1), len(self.begun)
+        firsts = [self._at(place - 1) for place in places]
+        ends = [self._at(min(place + count, self.total) - 1) for place in places]
         length = max(end - first for first, end in zip(firsts, ends, strict=True))
         firsts = [min(first, last - length) for first in firsts]
-        read = [body[first : first + length] for first, body in zip(firsts, self.body, strict=True)]
-        self.cache.lengths = [begun + firsts[row % images] for row, begun in enumerate(self.begun)]
+        read = [body[first : first + length] for first, body in zip(firsts, bodies, strict=True)]
+        self.cache.lengths = [begun + first for begun in self.begun for first in firsts]
         embeddings = self.model.embed(self.alphabet[torch.tensor(read * guidance, device=self.alphabet.device)])
         hidden = self.passes(embeddings)
         behind = [
             [min(self._at(place + ahead) - 1 - first, length - 1) for ahead in range(count)]
-            for place, first in zip(self.places, firsts, strict=True)
+            for place, first in zip(places, firsts, strict=True)
         ]
         if all(offsets == list(range(length)) for offsets in behind):
             return hidden
@@ -189,20 +201,27 @@ class _Run:
         self._commit(torch.cat(found, dim=1).tolist(), count)
 
     def _commit(self, found: list[list[int]], count: int) -> None:
-        right = tried = 0
-        for picture, (values, body) in enumerate(zip(found, self.body, strict=True)):
+        for picture, values in zip(self.live, found, strict=True):
             drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :]
-            first, standing = self.places[picture], True
+            body, first, standing = self.body[picture], self.places[picture], True
             for place, code in enumerate((drawn + guesses)[: self.total - first], start=first):
                 at = self._at(place)
                 if standing:
                     if doubt[place - first]:
                         code = self._draw_again(picture, place)
                     self.places[picture] += 1
-                    right, tried = right + (body[at] == code), tried + (body[at] != _UNKNOWN)
+                    if body[at] != _UNKNOWN:
+                        self.windows.tell(place - first, body[at] == code)
                     standing = place + 1 < first + count and body[at] == code
                 body[at] = code
-        self.windows.tell(right, tried)
+
+    def _drop_finished(self) -> None:
+        """Give up the rows of finished pictures once they are half of all, so that rows move seldom."""
+        kept = [index for index, picture in enumerate(self.live) if self.places[picture] < self.total]
+        if kept and 2 * len(kept) <= len(self.live):
+            images = len(self.live)
+            self.cache.keep([part * images + index for part in range(len(self.begun)) for index in kept])
+            self.live = [self.live[index] for index in kept]
 
     def _draw_again(self, picture: int, place: int) -> int:
         """A code from one reading of all before it, whose sums are the same whatever was read at once before."""
@@ -214,18 +233,19 @@ class _Run:
         guided = guide(self.model.logits(torch.cat(hidden), self.head), self.settings.cfg)
         noise = None
         if self.noise is not None:
-            noise = self.noise.at(torch.full((len(self.places), 1), place, device=guided.device))[picture]
+            noise = self.noise.at([picture], [[place]])[0]
         return int(draw(guided[0], noise, self.settings.top_k))
 
     def _noise(self, count: int) -> Tensor | None:
-        """Noise [pictures, count, codes] of every picture's next places; None for the likeliest codes."""
+        """Noise [live, count, codes] of the next places of pictures in the cache; None for the likeliest codes."""
         if self.noise is None:
             return None
-        ends = [min(place + count, self.total) for place in self.places]
-        for picture, end in enumerate(ends):
-            self.noise.reach(picture, end)
-        places = [[min(place + ahead, self.total - 1) for ahead in range(count)] for place in self.places]
-        return self.noise.at(torch.tensor(places, device=self.prompt.device))
+        for picture in self.live:
+            self.noise.reach(picture, min(self.places[picture] + count, self.total))
+        places = [
+            [min(self.places[picture] + ahead, self.total - 1) for ahead in range(count)] for picture in self.live
+        ]
+        return self.noise.at(self.live, places)
 
 
 def _latent_size(vocabulary: Vocabulary, model: Chameleon, grid: tuple[int, int]) -> tuple[int, int]:

@@ -75,6 +75,20 @@ def test_the_largest_seed_of_the_widget_works_in_a_batch(nodes, model, style):
     assert sample(nodes, model, style, seed=0xFFFFFFFFFFFFFFFF, batch_size=2).shape[0] == 2
 
 
+def test_a_window_changes_no_picture_and_one_larger_than_the_picture_is_refused(nodes, model, style, errors):
+    assert torch.equal(sample(nodes, model, style, window="16"), sample(nodes, model, style, window="1"))
+    with pytest.raises(errors.BadInput, match="window is 64; .* from 1 to 16"):
+        sample(nodes, model, style, window="64")
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_quantised_model_goes_through_comfyuis_memory_and_draws(nodes, model, picture, kind):
+    reduced = nodes["LoadStyleAR"].execute(model="tiny", quantize=kind).result[0]
+    assert reduced.patchers["base"].model_size() < model.patchers["base"].model_size()
+    style = nodes["StyleTokenEncode"].execute(model=reduced, image=picture).result[0]
+    assert sample(nodes, reduced, style).shape == (1, 16, 16, 3)
+
+
 def test_width_and_height_are_taken_to_the_models_grid(nodes, model, style):
     assert sample(nodes, model, style, width=33, height=16).shape == (1, 16, 32, 3)
 

@@ -131,7 +131,7 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     call = engine.calls[0]
     assert call.args == ("a rocket", "style")
     assert (call.width, call.height, call.seed, call.condition) == (None, 64, 7, None)
-    assert (call.cfg, call.top_k, call.temperature) == (4.0, 2000, 1.0)
+    assert (call.cfg, call.top_k, call.temperature, call.window) == (4.0, 2000, 1.0, "auto")
     assert images.shape == (2, 8, 8, 3)
 
 
@@ -170,14 +170,19 @@ def asked(pack, extension, engine, monkeypatch):
 def test_load_stylear_opens_the_bundled_mini_by_its_name(nodes, host, asked, engine):
     (model,) = nodes["LoadStyleAR"].execute(model=host.MINI).result
     assert model.model is engine
-    assert asked == {"base": "mini", "dtype": torch.float32, "device": host.offload_device()}
+    assert asked == {"base": "mini", "dtype": torch.float32, "device": host.offload_device(), "quantize": None}
 
 
 def test_load_stylear_gives_the_engine_the_folder_in_which_to_find_the_parts(nodes, host, asked, models):
     (models / "own" / "base").mkdir(parents=True)
     (models / "own" / "base" / "config.json").touch()
     nodes["LoadStyleAR"].execute(model="own", dtype="float16", vqgan=host.WITH_MODEL)
-    assert asked == {"base": str(models / "own"), "dtype": torch.float16, "device": host.offload_device()}
+    assert asked == {
+        "base": str(models / "own"),
+        "dtype": torch.float16,
+        "device": host.offload_device(),
+        "quantize": None,
+    }
 
 
 def test_a_part_chosen_by_hand_is_looked_for_where_it_was_chosen(nodes, host, asked, models):
@@ -185,6 +190,18 @@ def test_a_part_chosen_by_hand_is_looked_for_where_it_was_chosen(nodes, host, as
     nodes["LoadStyleAR"].execute(model=host.MINI, vqgan="stylear/other.safetensors", segmenter=host.WITH_MODEL)
     assert asked["vqgan"] == str(models / "other.safetensors")
     assert "segmenter" not in asked
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_load_stylear_hands_the_bits_of_the_matrices_on(nodes, host, asked, kind):
+    nodes["LoadStyleAR"].execute(model=host.MINI, quantize=kind)
+    assert asked["quantize"] == kind
+
+
+@pytest.mark.parametrize("name,last", [("LoadStyleAR", "quantize"), ("ARSample", "window")])
+def test_inputs_that_older_workflows_do_not_have_come_last_and_are_optional(nodes, name, last):
+    newest = nodes[name].define_schema().inputs[-1]
+    assert newest.id == last and newest.optional and newest.default == newest.options[0]
 
 
 def test_load_stylear_refuses_a_model_that_is_not_listed(nodes, errors, models):

@@ -10,6 +10,8 @@ from stylear import bench
 from stylear.__main__ import main
 from stylear.bench import Shape, random_subject
 from stylear.chameleon import ChameleonConfig
+from stylear.drawing import SamplingSettings
+from stylear.sampling import sample
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +37,48 @@ def test_a_bench_as_json_has_the_same_numbers_by_name(bundle, capsys):
     assert main(["bench", "--model", str(bundle), *asked]) == 0
     result = json.loads(capsys.readouterr().out)
     reference, plain, windowed = result["rows"]
-    assert result["picture"] == [4, 4] and result["cfg"] == 2 and result["quantized"] is None
+    assert result["picture"] == [4, 4] and result["cfg"] == 2 and result["quantized"] == []
     assert (reference["passes"], plain["passes"]) == (2 * 19, 16) and windowed["passes"] <= 16
     assert reference["ratio"] is None and plain["ratio"] == reference["cpu_seconds"] / plain["cpu_seconds"]
     assert all(row["peak_mib"] > 0 and 0 < row["share"] for row in result["rows"])
 
 
-def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
+    """The shape mini, but smaller."""
     monkeypatch.setitem(bench.SHAPES, "mini", Shape(ChameleonConfig(40, 32, 40, 2, 4, 2), (1, 2), 24))
+
+
+def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, small):
     asked = ["--shape", "mini", "--windows", "2", "--quantize", "int8", "--reference-passes", "3", "--json"]
     assert main(["bench", *asked, "--device", "cpu"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["subject"] == "mini" and len(result["rows"]) == 2
-    before, after = result["quantized"]["matrices_mib"]
-    assert after < 0.6 * before and 0 < result["quantized"]["logits_error"] < 0.1
+    assert result["subject"] == "mini" and [row["name"] for row in result["rows"]] == ["reference", "int8 window 2"]
+    before, after = result["quantized"][0]["matrices_mib"]
+    assert after < 0.6 * before and 0 < result["quantized"][0]["logits_error"] < 0.1
+
+
+def test_one_command_says_what_each_quantisation_loses(capsys, small):
+    asked = ["--shape", "mini", "--windows", "1", "--quantize", "int8", "int4", "--batch", "3", "--no-reference"]
+    assert main(["bench", *asked, "--device", "cpu"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "the likeliest code is the same at" in line]
+    assert [line.partition(":")[0] for line in said] == ["int8", "int4"]
+    assert all("guided logits are off by" in line and "nats" in line for line in said)
+    assert main(["bench", *asked, "--device", "cpu", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    eight, four = result["quantized"]
+    assert eight["logits_error"] < four["logits_error"] and 0 < eight["kl"] < four["kl"]
+    assert 0.5 < eight["same_likeliest"] <= 1
+    assert [row["name"] for row in result["rows"]] == ["int8 window 1", "int4 window 1"]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_the_logits_that_are_compared_are_those_that_codes_are_drawn_from(small, cfg):
+    subject = random_subject("mini", torch.device("cpu"), torch.float32)
+    start = (subject.vocabulary, subject.prompt, subject.grid)
+    codes = sample(subject.base, *start, [0, 1], SamplingSettings(cfg, top_k=1))
+    guided = bench._guided(subject.base, subject, codes, cfg)
+    assert torch.equal(guided.argmax(-1).view(codes.shape), codes)
 
 
 def test_the_shape_7b_is_the_released_models(monkeypatch):
@@ -61,7 +91,9 @@ def test_a_random_lora_of_a_shape_changes_nothing():
     assert all(not value.any() for name, value in subject.lora.items() if name.endswith(".B"))
 
 
-@pytest.mark.parametrize("option", [("--windows", "0"), ("--batch", "0"), ("--top-k", "0"), ("--model", "/nowhere")])
+@pytest.mark.parametrize(
+    "option", [("--windows", "0"), ("--windows", "17"), ("--batch", "0"), ("--top-k", "0"), ("--model", "/nowhere")]
+)
 def test_a_bench_of_what_cannot_be_is_refused(option, bundle, capsys):
     assert main(["bench", "--model", str(bundle), "--no-reference", "--device", "cpu", *option]) == 2
     assert "\nerror: " in "\n" + capsys.readouterr().err

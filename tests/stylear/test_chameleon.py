@@ -157,6 +157,19 @@ def test_a_shared_row_goes_on_as_its_source():
         torch.testing.assert_close(logits[row, 0], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_rows_that_are_kept_go_on_as_before_in_the_same_memory():
+    model = build()
+    first, then = model.embed(torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]])), model.embed(torch.tensor([[9], [9]]))
+    whole, kept = model.new_cache(4, 8), model.new_cache(4, 8)
+    for cache in (whole, kept):
+        model(first, cache)
+    memory = kept.kept.data_ptr()
+    kept.keep([1, 3])
+    expected = model(then.repeat_interleave(2, 0), whole)[[1, 3]]
+    torch.testing.assert_close(model(then, kept), expected, atol=1e-5, rtol=1e-5)
+    assert kept.kept.data_ptr() == memory and kept.lengths == [3, 3]
+
+
 def test_a_full_cache_says_how_many_slots_are_needed():
     model = build()
     with pytest.raises(ValueError, match="2 slots and 3"):

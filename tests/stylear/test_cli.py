@@ -122,6 +122,11 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
         (("--model", "/nowhere"), "error: No base model (a Chameleon decoder): there is no file or folder"),
         (("--condition", "/nowhere.png"), "error: There is no picture at /nowhere.png"),
         (("--width", "4000"), "error: width is 4000; it has to be a whole number from 1 to 48"),
+        (
+            ("--window", "17"),
+            "error: window is 17; it has to be a whole number from 1 to 16, the codes of this picture",
+        ),
+        (("--window", "0"), "error: window is 0; it has to be"),
         (("--point", "500,3"), "is outside the picture"),
         (("--out", "out.jpg"), "error: out.jpg does not end in .png"),
         (("--out", "/nowhere/out.png"), "error: There is no folder"),

@@ -52,7 +52,7 @@ def test_a_capture_that_fails_leaves_the_plain_pass_and_its_reason(model, monkey
     assert passes.reason == "operation not permitted" and "without CUDA graphs: operation" in caplog.text
 
 
-def test_a_captured_pass_is_replayed_for_its_length_with_its_own_inputs(model, monkeypatch):
+def test_a_captured_pass_is_replayed_for_its_rows_and_length_with_its_own_inputs(model, monkeypatch):
     """A stand-in for a graph, which does at replay what was recorded."""
     cache, other = model.new_cache(2, 600), model.new_cache(2, 600)
     passes, captured = Passes(model, cache), []
@@ -64,10 +64,10 @@ def test_a_captured_pass_is_replayed_for_its_length_with_its_own_inputs(model, m
             self.inputs, self.total, self.hidden = (embeddings.clone(), positions.clone()), total, embeddings.clone()
 
         def replay(self):
-            self.hidden.copy_(model.read(self.inputs[0], cache, range(2), self.inputs[1], self.total))
+            self.hidden.copy_(model.read(self.inputs[0], cache, range(len(self.inputs[0])), self.inputs[1], self.total))
 
     def capture(self, embeddings, positions, total):
-        captured.append((embeddings.shape[1], total))
+        captured.append((*embeddings.shape[:2], total))
         graph = Recorded(embeddings, positions, total)
         return graphs._Captured(graph, *graph.inputs, graph.hidden)
 
@@ -75,4 +75,9 @@ def test_a_captured_pass_is_replayed_for_its_length_with_its_own_inputs(model, m
     for ids in ([[1, 2], [3, 4]], [[5, 6], [7, 8]], [[9], [1]]):
         embeddings = model.embed(torch.tensor(ids))
         torch.testing.assert_close(passes(embeddings), model(embeddings, other), atol=1e-5, rtol=1e-5)
-    assert captured == [(2, 256), (1, 256)] and cache.lengths == other.lengths
+    for one in (cache, other):
+        one.keep([1])
+    for ids in ([[4]], [[8]]):
+        embeddings = model.embed(torch.tensor(ids))
+        torch.testing.assert_close(passes(embeddings), model(embeddings, other), atol=1e-5, rtol=1e-5)
+    assert captured == [(2, 2, 256), (2, 1, 256), (1, 1, 256)] and cache.lengths == other.lengths

@@ -15,6 +15,7 @@ from PIL import Image
 
 import stylear
 from stylear import BadCheckpoint, BadInput, Cancelled, MissingPart, StyleAR, StyleTokens, pipeline
+from stylear.pace import Pace
 from stylear.segment import content_picture
 from stylear.vqgan import VQGAN
 
@@ -271,7 +272,7 @@ def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(mod
         progress=lambda done, total: counts.append((done, total)),
         preview=previews.append,
     )
-    assert counts == [(done, 16) for done in range(1, 17)]
+    assert counts == [(done, 16) for done in range(17)]
     assert [preview.shape for preview in previews] == [(2, 16, 16, 3)] * 4
     assert all((preview[:, 4 * rows :] == 0.5).all() for rows, preview in enumerate(previews, 1))
     assert torch.equal(previews[-1], picture)
@@ -279,7 +280,7 @@ def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(mod
 
 def test_with_windows_progress_still_grows_to_the_end_and_rows_come_in_order(model, style):
     counts, previews = [], []
-    for window in (5, 64, "auto"):
+    for window in (5, 16, "auto"):
         counts.append([])
         picture = model.generate(
             *("a cat", style), window=window, progress=lambda *seen: counts[-1].append(seen), preview=previews.append
@@ -351,6 +352,21 @@ def test_a_call_can_be_cancelled(model, style):
         model.generate("a cat", style, cancelled=lambda: next(asked))
 
 
+def test_a_window_larger_than_the_picture_is_refused_with_both_numbers(model, style):
+    with pytest.raises(BadInput, match="window is 17; .* from 1 to 16, the codes of this picture"):
+        model.generate("a cat", style, window=17)
+    with pytest.raises(BadInput, match="window is 5; .* from 1 to 4,"):
+        model.generate("a cat", style, width=8, height=8, window=5)
+
+
+def test_a_call_can_be_cancelled_while_its_passes_are_first_timed(model, style, monkeypatch):
+    monkeypatch.setattr(model, "pace", Pace())
+    monkeypatch.setattr(pipeline, "sample", None)
+    asked = iter([False] * 3 + [True])
+    with pytest.raises(Cancelled):
+        model.generate("a cat", style, cancelled=lambda: next(asked))
+
+
 def test_an_empty_prompt_works_and_a_star_in_a_prompt_is_a_character(model, style):
     empty, star = model.generate("", style), model.generate("*" * 20, style)
     assert empty.shape == star.shape and not torch.equal(empty, star)
@@ -387,6 +403,7 @@ def test_a_picture_that_the_models_positions_do_not_hold_is_refused(bundle, tmp_
         ("temperature", float("nan")),
         ("top_k", 0),
         ("window", 0),
+        ("window", 17),
         ("window", -1),
         ("window", 2.0),
         ("window", "fast"),

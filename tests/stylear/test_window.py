@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_tokenizer import tiny_tokenizer_json
 
-from stylear import drawing, sampling
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear import drawing, pace, sampling
+from stylear.chameleon import Cache, Chameleon, ChameleonConfig
 from stylear.drawing import Noise, SamplingSettings, draw, draw_surely, margin
-from stylear.errors import BadInput
+from stylear.errors import BadInput, Cancelled
 from stylear.pace import WINDOWS, Pace, Windows
 from stylear.reference import reference_codes, reference_model
 from stylear.sampling import embed_prompt, sample
@@ -18,7 +18,7 @@ from stylear.vocabulary import Vocabulary
 
 CODES = 24
 SIZES = [(1, 1), (1, 3), (2, 2), (3, 1)]
-OTHER_WINDOWS = (4, 7, 16, 64)
+OTHER_WINDOWS = (4, 7, 12, 16)
 
 
 def random_model(vocabulary: Vocabulary, seed: int, scale: float = 0.4, **shape) -> Chameleon:
@@ -69,7 +69,7 @@ def test_every_window_draws_exactly_the_codes_of_window_1(model, smooth, vocabul
             start = start_of(one, vocabulary, words, style, condition)
             asked = (one, vocabulary, start, grid, [seed], SamplingSettings(cfg, top_k, temperature))
             plain = sample(*asked)
-            for window in OTHER_WINDOWS:
+            for window in (window for window in OTHER_WINDOWS if window <= plain.numel()):
                 assert torch.equal(sample(*asked, window=window), plain), (words, style, seed, grid, cfg, top_k, window)
 
 
@@ -109,9 +109,43 @@ def test_a_window_saves_passes_where_guesses_come_true(smooth, vocabulary, monke
     assert plain == 31 and windowed < 16
 
 
-def test_a_window_larger_than_the_picture_is_the_picture(model, vocabulary):
-    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (1, 1), [0], SamplingSettings())
-    assert torch.equal(sample(*asked, window=4096), sample(*asked))
+def rows_of(monkeypatch, *asked, **options) -> list[int]:
+    """Over how many rows each pass of a call goes behind its prefill, in memory that stays where it is."""
+    caches, seen, new, call = [], [], Chameleon.new_cache, sampling.Passes.__call__
+    monkeypatch.setattr(Chameleon, "new_cache", lambda *a: caches.append(new(*a)) or caches[-1])
+    monkeypatch.setattr(sampling.Passes, "__call__", lambda self, read: seen.append(len(read)) or call(self, read))
+    first = []
+    sample(*asked, **options, progress=lambda *_: first.append(caches[0].kept.data_ptr()))
+    monkeypatch.undo()
+    assert len(set(first)) == 1
+    return seen
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_finished_pictures_leave_the_batch_and_the_others_stay_exactly_the_same(smooth, vocabulary, cfg, monkeypatch):
+    settings, seeds, grid = SamplingSettings(cfg, 12), range(8), (2, 4)
+    asked = (smooth, vocabulary, start_of(smooth, vocabulary, "a ship", 1), grid)
+    rows = rows_of(monkeypatch, *asked, seeds, settings, window=8)
+    assert rows[0] == 8 * (1 + (cfg != 1)) and rows == sorted(rows, reverse=True) and rows[-1] <= rows[0] / 2
+    batch = sample(*asked, seeds, settings, window=8)
+    for seed, codes in zip(seeds, batch, strict=True):
+        assert torch.equal(sample(*asked, [seed], settings)[0], codes)
+
+
+def test_a_row_that_is_moved_wrongly_breaks_the_equality_of_a_batch(smooth, vocabulary, monkeypatch):
+    """A planted fault: the rows that stay are not those of the pictures that do."""
+    asked = (smooth, vocabulary, start_of(smooth, vocabulary, "a ship", 1), (2, 4), range(8), SamplingSettings(2.0, 12))
+    right = sample(*asked, window=8)
+    keep = Cache.keep
+    monkeypatch.setattr(Cache, "keep", lambda self, rows: keep(self, list(range(len(rows)))))
+    assert not torch.equal(sample(*asked, window=8), right)
+
+
+def test_a_window_may_be_exactly_the_picture_and_no_larger(model, vocabulary):
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (1, 2), [0], SamplingSettings())
+    assert torch.equal(sample(*asked, window=8), sample(*asked))
+    with pytest.raises(BadInput, match="window is 9; it has to be a whole number from 1 to 8, the codes of this"):
+        sample(*asked, window=9)
 
 
 @pytest.mark.parametrize("window", [0, -1, 1.5, True, "4", None, 10**9])
@@ -145,7 +179,8 @@ def test_a_guess_that_is_kept_unchecked_breaks_the_equality_of_windows(model, vo
     plain = sample(*asked)
 
     def believing(self, found, count, old=sampling._Run._commit):
-        for values, body, place in zip(found, self.body, self.places, strict=True):
+        for picture, values in zip(self.live, found, strict=True):
+            body, place = self.body[picture], self.places[picture]
             if count > 1 and body[self._at(place)] >= 0:
                 values[0] = body[self._at(place)]
         old(self, found, count)
@@ -157,7 +192,7 @@ def test_a_guess_that_is_kept_unchecked_breaks_the_equality_of_windows(model, vo
 def test_noise_drawn_anew_for_a_place_breaks_the_equality_of_windows(model, vocabulary, monkeypatch):
     asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (2, 2), [0], SamplingSettings(2.0))
     plain = sample(*asked)
-    monkeypatch.setattr(Noise, "at", lambda self, places, old=Noise.at: old(self, places).flip(-1))
+    monkeypatch.setattr(Noise, "at", lambda *asked, old=Noise.at: old(*asked).flip(-1))
     assert not torch.equal(sample(*asked, window=8), plain)
 
 
@@ -261,7 +296,8 @@ def test_the_test_of_the_law_finds_a_window_that_keeps_a_guess(three, monkeypatc
     """A planted bias: in a window the first guess stands whenever it is code 0."""
 
     def believing(self, found, count, old=sampling._Run._commit):
-        for values, body, place in zip(found, self.body, self.places, strict=True):
+        for picture, values in zip(self.live, found, strict=True):
+            body, place = self.body[picture], self.places[picture]
             if place and place < self.total and body[self._at(place)] == 0:
                 values[0] = 0
         old(self, found, count)
@@ -273,25 +309,39 @@ def test_the_test_of_the_law_finds_a_window_that_keeps_a_guess(three, monkeypatc
 # -- the choice of a window ------------------------------------------------------------------------
 
 
+def told(windows: Windows, right: int, passes: int = 50) -> Windows:
+    """After so many passes in each of which `right` guesses came true and the next did not, if there was a next."""
+    for _ in range(passes):
+        for before in range(min(right + 1, windows.most)):
+            windows.tell(before, before < right)
+    return windows
+
+
 def test_one_window_is_always_taken():
-    windows = Windows({7: 1.0})
-    windows.tell(0, 100)
+    windows = told(Windows({7: 1.0}), 0)
     assert (windows.best(), windows.most, windows.ahead(7)) == (7, 7, 6)
 
 
 def test_where_no_guess_comes_true_the_chosen_window_is_1_and_one_code_is_still_guessed():
-    windows = Windows({1: 1.0, 4: 1.1, 16: 1.2})
-    windows.tell(0, 100)
+    windows = told(Windows({1: 1.0, 4: 1.1, 16: 1.2}), 0)
     assert windows.best() == 1 and windows.ahead(1) == 1
 
 
-def test_where_guesses_come_true_the_chosen_window_is_the_one_with_most_codes_for_its_cost():
-    windows = Windows({1: 1.0, 4: 1.5, 16: 2.0, 64: 40.0})
-    windows.tell(90, 100)
+@pytest.mark.parametrize("right,best", [(1, 2), (3, 4), (15, 16), (63, 64)])
+def test_the_chosen_window_is_as_long_as_the_guesses_that_come_true(right, best):
+    assert told(Windows({1: 1.0, 2: 1.1, 4: 1.2, 16: 1.4, 64: 3.0}), right).best() == best
+
+
+def test_the_chosen_window_is_worth_its_cost():
+    assert told(Windows({1: 1.0, 4: 4.0, 16: 16.0}), 15).best() == 1
+
+
+def test_guesses_that_mostly_come_true_behind_others_are_worth_a_large_window():
+    """Two of five first guesses come true and then all the others: 1, 1.4, 1.8 and so on codes a pass."""
+    windows = Windows({1: 1.0, 4: 1.5, 16: 2.0})
+    for turn in range(100):
+        told(windows, 16 if turn % 5 < 2 else 0, passes=1)
     assert windows.best() == 16
-    dear = Windows({1: 1.0, 4: 4.0, 16: 16.0})
-    dear.tell(90, 100)
-    assert dear.best() == 1
 
 
 def test_a_window_that_changes_from_pass_to_pass_draws_exactly_the_same_picture(smooth, vocabulary):
@@ -307,8 +357,42 @@ def test_a_window_that_changes_from_pass_to_pass_draws_exactly_the_same_picture(
         assert torch.equal(sample(*asked, window=alternating), sample(*asked))
 
 
-def test_the_cost_of_windows_is_measured_once_and_kept(model):
-    pace = Pace()
-    costs = pace.costs(model, CODES, 2)
-    assert set(costs) <= set(WINDOWS) and 1 in costs and all(cost > 0 for cost in costs.values())
-    assert pace.costs(model, CODES, 2) is costs and pace.costs(model, CODES, 1) is not costs
+def timed_passes(monkeypatch) -> list[tuple[int, int]]:
+    """(rows, window) of every pass that is timed from here on; each takes as long as a pass of one code."""
+    seen = []
+    monkeypatch.setattr(pace.Passes, "__call__", lambda self, read: seen.append(tuple(read.shape[:2])) or read)
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: float(len(seen)))
+    return seen
+
+
+def test_the_cost_of_windows_is_measured_once_and_kept(model, monkeypatch):
+    seen, measured = timed_passes(monkeypatch), Pace()
+    costs = measured.costs(model, CODES, 2, 64)
+    assert costs == dict.fromkeys(WINDOWS, 1.0) and len(seen) == 2 * len(WINDOWS)
+    assert measured.costs(model, CODES, 2, 64) == costs and len(seen) == 2 * len(WINDOWS)
+    assert measured.costs(model, CODES, 1, 64) == costs and len(seen) == 4 * len(WINDOWS)
+
+
+def test_no_window_is_timed_that_is_larger_than_the_picture(model, monkeypatch):
+    seen = timed_passes(monkeypatch)
+    assert set(Pace().costs(model, CODES, 2, 12)) == {1, 2, 4, 8} == {window for _, window in seen}
+
+
+@pytest.mark.parametrize("rows,most", [(2, 64), (16, 32), (128, 4), (1024, 1)])
+def test_the_more_rows_the_fewer_windows_are_timed(model, monkeypatch, rows, most):
+    seen = timed_passes(monkeypatch)
+    Pace().costs(model, CODES, rows, 64)
+    assert max(seen) == (rows, most) and sum(rows * window for rows, window in seen) <= max(2048, 2 * rows)
+
+
+def test_windows_whose_codes_are_no_cheaper_are_not_timed_further(model, monkeypatch):
+    monkeypatch.setattr(pace, "_measure", lambda model, codes, rows, window, cancelled: float(window))
+    assert Pace().costs(model, CODES, 2, 64) == {1: 1.0, 2: 2.0}
+
+
+def test_timing_ends_when_it_is_cancelled_and_goes_on_where_it_was(model, monkeypatch):
+    seen, measured = timed_passes(monkeypatch), Pace()
+    with pytest.raises(Cancelled):
+        measured.costs(model, CODES, 2, 64, lambda: len(seen) == 5)
+    assert len(seen) == 5
+    assert set(measured.costs(model, CODES, 2, 4)) == {1, 2, 4} and len(seen) == 5 + 2
