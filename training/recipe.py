@@ -41,19 +41,6 @@ class StyleContrast(Settings):
         return self.pairs if self.weight else 0
 
 
-class Opening(Settings):
-    """More weight for a picture's first codes while training (span 0: all weigh the same, as the paper's).
-
-    Code i weighs rest + (1 - rest) exp(-i / span), times what makes the weights' mean 1. What is drawn shows its own
-    style, so the style tokens tell a model something new in the first rows alone, some percent of the loss; and a
-    picture whose first rows miss its style never finds it again. The loss of training is then the weighted one, the
-    held-out pictures' is not.
-    """
-
-    span: float = Field(0.0, ge=0, description="codes over which the extra weight falls by e; 0: none")
-    rest: float = Field(0.1, gt=0, le=1, description="weight of the last codes over that of the first")
-
-
 class TrainSettings(Settings):
     """Settings of `train`."""
 
@@ -70,7 +57,6 @@ class TrainSettings(Settings):
     noise: float = Field(0.1, ge=0, le=1000, description="gamma: standard deviation of the noise on the style tokens")
     views: Views = Field(Views(), description="changes to the picture that the style comes from")
     contrast: StyleContrast = Field(StyleContrast(), description="against the style of another picture")
-    opening: Opening = Field(Opening(), description="more weight for a picture's first codes")
     context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
     ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
     held_out: int = Field(0, ge=0, description="pictures kept from training to measure the loss on")

@@ -228,13 +228,12 @@ def _join(batches: Sequence[Batch], pad_to: int) -> Batch:
 class Step(nn.Module):
     """A StyledModel with its loss inside, so that wrappers for several devices see one forward pass.
 
-    `chunk`: how many places have logits at a time; those of a whole 768 px picture would be 0.6 GB each. `span` and
-    `rest`: how places weigh in training mode (recipe.Opening).
+    `chunk`: how many places have logits at a time; those of a whole 768 px picture would be 0.6 GB each.
     """
 
-    def __init__(self, styled: StyledModel, chunk: int = 512, span: float = 0.0, rest: float = 1.0):
+    def __init__(self, styled: StyledModel, chunk: int = 512):
         super().__init__()
-        self.styled, self.chunk, self.span, self.rest = styled, chunk, span, rest
+        self.styled, self.chunk = styled, chunk
 
     def forward(self, batch: Batch, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's sum over its answer of the cross-entropy and of log(Z)^2 (Chameleon 2.1): float32 [B], [B].
@@ -248,17 +247,8 @@ class Step(nn.Module):
             checkpoint(_losses, base.lm_head, part, labels, use_reentrant=False, preserve_rng_state=False)
             for part, labels in zip(hidden.split(self.chunk), batch.labels.flatten().split(self.chunk), strict=True)
         ]
-        cross_entropy, z = (torch.cat(values).view(batch.labels.shape) for values in zip(*parts, strict=True))
-        if self.training and self.span:
-            cross_entropy = cross_entropy * place_weights(batch.labels != IGNORED, self.span, self.rest)
-        return cross_entropy.sum(1), z.sum(1)
-
-
-def place_weights(counted: Tensor, span: float, rest: float) -> Tensor:
-    """Weights float32 [B, n], falling to `rest` of a row's first; their mean over bool `counted` [B, n] is 1."""
-    places = torch.arange(counted.shape[1], device=counted.device)
-    weights = (rest + (1 - rest) * torch.exp(-places / span)) * counted
-    return weights * (counted.sum(1) / weights.sum(1))[:, None]
+        cross_entropy, z = (torch.cat(values).view(batch.labels.shape).sum(1) for values in zip(*parts, strict=True))
+        return cross_entropy, z
 
 
 def _losses(head: nn.Module, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,8 +90,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups_of(styled), betas=s.betas, weight_decay=s.weight_decay)
         if accelerator.is_fsdp2:  # accelerate's own policy rounds losses and sums of gradients to bfloat16
             accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(half, torch.float32)
-        step = Step(styled.train(), s.loss_chunk, s.opening.span, s.opening.rest)
-        self.model, optimizer = accelerator.prepare(step, optimizer)
+        self.model, optimizer = accelerator.prepare(Step(styled.train(), s.loss_chunk), optimizer)
         self.optimizer = optimizer.optimizer
         if s.compile:  # the layers alone: compiled together with the loss in chunks, gradients were wrong (torch 2.15)
             base.model.compile(dynamic=False)

@@ -1,6 +1,5 @@
 """What is trained on is what the engine draws from, and a sample is the same wherever and whenever it is read."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from stylear.sampling import embed_prompt
 from stylear.vocabulary import Vocabulary
 from training.hf_model import load_base
 from training.sequences import IGNORED, answer_loss
-from training.steps import Draws, Listed, Samples, Step, answer_hidden, parts_of_steps, place_weights
+from training.steps import Draws, Listed, Samples, Step, answer_hidden, parts_of_steps
 from training.styled import StyledModel
 from training.tokens import TokenSet
 from training.views import Views
@@ -70,29 +69,6 @@ def test_without_noise_the_loss_is_the_cross_entropy_of_the_engines_logits(root,
     assert seen == {"dropped", "depth", "", (4, 6), (4, 4)}
     count = chosen.predicted(numbers)
     assert float(ours.sum() / count) == pytest.approx(float(sum(expected) / count), abs=1e-4)
-
-
-def test_first_codes_weigh_more_while_training_and_the_weights_mean_is_one():
-    counted = torch.ones(2, 40, dtype=torch.bool)
-    counted[0, 0], counted[1, 30:] = False, False  # a dropped context's start, a shorter picture
-    weights = place_weights(counted, span=8, rest=0.25)
-    assert weights[~counted].abs().max() == 0
-    torch.testing.assert_close(weights.sum(1), counted.sum(1).float())
-    assert weights[1, :30].diff().max() < 0
-    torch.testing.assert_close(weights[1, 8] / weights[1, 0], torch.tensor(0.25 + 0.75 / math.e))
-
-
-def test_the_opening_weighs_in_training_alone(root, step):
-    rows = samples(root)[range(2)]
-    features = torch.randn(2, 5, 24)
-    weighted = Step(step.styled, 16, span=4, rest=0.1)
-    with torch.no_grad():
-        plain, _ = step(rows.batch, features, rows.noise)
-        training, _ = weighted.train()(rows.batch, features, rows.noise)
-        measured, _ = weighted.eval()(rows.batch, features, rows.noise)
-    step.train()
-    torch.testing.assert_close(measured, plain)
-    assert not torch.allclose(training, plain, rtol=1e-3)
 
 
 def test_losses_in_chunks_are_those_of_all_logits_at_once_and_so_are_their_gradients(root, step):
