@@ -43,7 +43,7 @@ class Curated:
         path = Path(self.folder) / MANIFEST
         found = read_json(path, "manifest")
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise BadInput(f"{path} is not of format {FORMAT}: run curate again.")
+            raise BadInput(f"{path} is not of format {FORMAT}: delete {path.parent} and run curate again.")
         return found
 
     def records(self, shard: str) -> Iterator[Record]:
@@ -55,10 +55,9 @@ class Curated:
         known = {entry["file"]: entry["sha256"] for entry in self.manifest["shards"]}
         if shard not in known:
             raise BadInput(f"{shard} is no shard of {self.folder}; it has {', '.join(known)}.")
-        if not path.is_file():
-            raise BadInput(f"The shard {path} is missing: bring it back or run curate again.")
-        if sha256_of(path) != known[shard]:
-            raise BadInput(f"The shard {path} is damaged or another one: bring it back or run curate again.")
+        if not path.is_file() or sha256_of(path) != known[shard]:
+            wrong = "damaged or another one" if path.is_file() else "missing"
+            raise BadInput(f"The shard {path} is {wrong}: bring it back, or delete {self.folder} and run curate again.")
         try:
             with tarfile.open(path) as tar:
                 while (picture := tar.next()) is not None:

@@ -27,9 +27,10 @@ SETTINGS = "settings.yaml"
 def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) -> Iterator[Path]:
     """Make `folder` if need be and hold it: a second writer, or one with other settings, is refused with BadInput.
 
-    `ignore`: keys that may change from one start to the next (`workers`, `model.base`, ...). The settings lie in
-    `folder`/settings.yaml; a folder with files in it but without them is not one that a command began, and is refused.
-    In a run of several processes only the first calls this.
+    `ignore`: keys that may change from one start to the next (`workers`, `model.base`, ...), beside `out`. The settings
+    lie in `folder`/settings.yaml; a folder with files in it but without them is not one that a command began, and is
+    refused. One with nothing but settings takes others: a run that wrote nothing has begun nothing. In a run of
+    several processes only the first calls this.
     """
     lock = filelock.FileLock(folder / ".lock")
     try:
@@ -42,9 +43,10 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
     try:
         now = settings.model_dump(mode="json")
         file = folder / SETTINGS
-        if file.exists():
-            _compare(_read_yaml(file), now, folder, ignore)
-        elif there := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        made = sorted(path.name for path in folder.iterdir() if path.name not in (SETTINGS, ".lock"))
+        if file.exists() and made:
+            _compare(_read_yaml(file), now, folder, ["out", *ignore])
+        elif there := [name for name in made if not name.startswith(".")]:
             raise BadInput(f"{folder} has {there[0]} in it but no {SETTINGS}: give an empty or a new folder as `out`.")
         write_atomically(file, lambda path: path.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8"))
         yield folder

@@ -28,7 +28,7 @@ class Example(Settings):
 
 def begin(folder: Path, ignore=(), **settings) -> None:
     with output_folder(folder, Example(**settings), ignore):
-        pass
+        (folder / "made.bin").write_bytes(b"made")
 
 
 def test_the_folder_is_made_with_the_ones_above_it(tmp_path):
@@ -68,6 +68,19 @@ def test_other_settings_are_refused_by_key_with_both_values(tmp_path):
     assert "steps was 3 and is now 4" in str(caught.value)
     assert "model.base was 'mini' and is now 'other'" in str(caught.value)
     assert "rate" not in str(caught.value)
+
+
+def test_a_run_that_wrote_nothing_leaves_the_folder_to_other_settings(tmp_path):
+    with pytest.raises(BadInput), output_folder(tmp_path, Example(name="mistyped")):
+        raise BadInput("There is no mistyped.")
+    begin(tmp_path, name="right")
+    assert "right" in (tmp_path / "settings.yaml").read_text()
+
+
+def test_a_folder_that_was_moved_is_gone_on_with(tmp_path):
+    begin(tmp_path / "a", out=tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    begin(tmp_path / "b", out=tmp_path / "b")
 
 
 def test_refused_settings_leave_those_of_before(tmp_path):
