@@ -19,6 +19,7 @@ from stylear.checkpoint import (
     trained_size,
 )
 from stylear.encoder import ImageEncoder
+from stylear.errors import MissingPart
 from stylear.pipeline import MINI, MINI_REMEDY
 from stylear.segment import Segmenter
 from stylear.vocabulary import Vocabulary
@@ -31,7 +32,10 @@ from .inputs import files_of, files_sha256
 
 @dataclass
 class Parts:
-    """The parts of a model by path, found as `StyleAR.load` finds them; errors as there."""
+    """The parts of a model by path, found as `StyleAR.load` finds them; errors as there.
+
+    MissingPart, naming the setting, for a path that leads nowhere.
+    """
 
     paths: ModelPaths
     base_place: Place = field(init=False)
@@ -43,7 +47,14 @@ class Parts:
     def place(self, name: str) -> Place:
         """Where a part is looked for: adapter, vqgan, image_encoder or segmenter."""
         given = getattr(self.paths, name)
+        self._check(name if given else "base")
         return Place(Path(given)) if given else self.base_place.folder
+
+    def _check(self, name: str) -> None:
+        given = getattr(self.paths, name)
+        if given != "mini" and not Path(given).exists():
+            first = "; `train` and `dpo` write one, in adapter/ of their folder" if name == "adapter" else ""
+            raise MissingPart(f"model.{name} is {given} and nothing is there: correct the path{first}.")
 
     def base(self, dtype: torch.dtype = torch.float32) -> tuple[ChameleonForConditionalGeneration, Vocabulary]:
         """The frozen base as transformers' class, and the vocabulary."""

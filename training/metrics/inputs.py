@@ -50,6 +50,8 @@ def read_references(path: Path, most: int | None = None) -> tuple[list[Reference
     `path`: a folder of pictures, by name, what each shows in a .txt of its name; or a JSON list of
     {"picture": path beside the list, "caption": optional, "name": optional}. BadInput if none can be read.
     """
+    if not path.exists():
+        raise BadInput(f"There is no folder of pictures and no list at {path}: correct the path.")
     found = _from_folder(path) if path.is_dir() else _from_list(path)
     good, skipped = [], []
     for reference in found:
