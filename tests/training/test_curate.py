@@ -391,7 +391,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_that_looks_whole(tmp_path, monke
     [
         ({"prompts": None}, "stylised.prompts is not"),
         ({"prompts": "nowhere.txt"}, "nowhere.txt cannot be read"),
-        ({"styles": "nowhere"}, "no folder or list of references nowhere"),
+        ({"styles": "nowhere"}, "no list at nowhere"),
     ],
 )
 def test_missing_styles_and_prompts_are_told_before_anything_is_drawn(tmp_path, stylised, change, message):
