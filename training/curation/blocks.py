@@ -73,7 +73,8 @@ class Reader:
                 if bad > (self.max_bad if self.max_bad >= 1 else self.max_bad * read):
                     raise BadInput(
                         f"{bad} of the first {read} records are bad, above max_bad={self.max_bad:g}, the last at"
-                        f" {last['where']}: {last['reason']}, {last['detail']}. Mend the data or raise max_bad."
+                        f" {last['where']}: {last['reason']}, {last['detail']}. Mend the data and give"
+                        " another `out`, or raise max_bad."
                     )
         return blocks
 
