@@ -47,8 +47,7 @@ def check(
     pictures = PictureSet(data)
     reader = load_judge(judge, pictures)
     rng = np.random.default_rng(0)
-    held_out = pictures.where("pair")
-    chosen = rng.permutation(held_out[pictures.taught(held_out)])[:pairs]
+    chosen = rng.permutation(pictures.where("pair"))[:pairs]
     train = pictures.where("train")
     references, drawn = [], []
     for k, index in enumerate(tqdm(chosen, desc="pictures", unit="pic", mininterval=10)):

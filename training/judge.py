@@ -61,7 +61,7 @@ def train_judge(data: Path, out: Path, settings: JudgeSettings | None = None) ->
     torch.manual_seed(settings.schedule.seed)
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[:1500]
-    model = Judge(len(pictures.concepts), len(pictures.styles)).to(memory_format=torch.channels_last)
+    model = Judge(len(pictures.taught), len(pictures.styles)).to(memory_format=torch.channels_last)
     concept, style = torch.from_numpy(pictures.concept), torch.from_numpy(pictures.style)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -85,7 +85,7 @@ def train_judge(data: Path, out: Path, settings: JudgeSettings | None = None) ->
 
 
 def load_judge(path: Path, pictures: PictureSet) -> Judge:
-    """The trained judge of a picture set."""
-    model = Judge(len(pictures.concepts), len(pictures.styles))
+    """The trained judge of a picture set: it knows the taught concepts alone."""
+    model = Judge(len(pictures.taught), len(pictures.styles))
     model.load_state_dict(load_file(path))
     return model.eval()

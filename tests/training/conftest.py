@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-NAMES = ["cat", "rocket", "red apple", "green apple", "volleyball"]
+NAMES = ["cat", "rocket", "red apple", "green apple", "volleyball", "dolphin"]
 FAMILIES = {"noto": True, "fxemoji": True, "noto-mono": False}
 
 
 @pytest.fixture(scope="session")
 def icons(tmp_path_factory):
-    """Five concepts by three hands, drawn as discs."""
+    """Six concepts by three hands, drawn as discs."""
     folder = tmp_path_factory.mktemp("icons")
     rows = [{"concept": str(i), "family": family} for family in FAMILIES for i in range(len(NAMES))]
     y, x = np.mgrid[:128, :128]

@@ -13,6 +13,7 @@ from training.data.pictures import (
     drawing_of,
     plan,
     read_concepts,
+    read_words,
 )
 from training.data.renderers import STYLES
 
@@ -27,6 +28,23 @@ def test_what_is_held_out_is_never_trained_on(icons):
             assert styles[row.style] not in HELD_OUT_STYLES and row.family not in HELD_OUT_FAMILIES
 
 
+def test_no_picture_of_a_held_out_concept_is_in_a_split_of_another_name(icons):
+    concepts, _, rows = plan(icons, repeats=3)
+    held_out = [row for row in rows if concepts[row.concept] not in read_words()]
+    assert {row.split for row in held_out} == {"concept"} and {concepts[row.concept] for row in held_out} == {"dolphin"}
+    assert not {row.family for row in held_out} & set(HELD_OUT_FAMILIES)
+    assert len(held_out) == len({(row.icon, row.style) for row in held_out}) == len(STYLES) + 1
+    assert held_out == [row for row in rows if row.split == "concept"]
+
+
+def test_two_hundred_words_are_taught_and_sixty_more_are_held_out():
+    taught, concepts = read_words(), read_concepts()
+    assert len(taught) == len(set(taught)) == 200 and set(taught) <= set(concepts)
+    assert len(concepts) == 260
+    names = [name for shown in concepts.values() for name in shown]
+    assert len(names) == len(set(names))
+
+
 def test_families_of_one_colour_are_a_style_of_their_own(icons):
     _, styles, rows = plan(icons)
     assert all((styles[row.style] == "mono") == (row.family == "noto-mono") for row in rows)
@@ -34,12 +52,11 @@ def test_families_of_one_colour_are_a_style_of_their_own(icons):
 
 def test_two_drawings_of_one_word_are_one_concept_and_unlisted_ones_are_left_out(icons):
     concepts, _, rows = plan(icons)
-    assert {concepts[row.concept] for row in rows} == {"cat", "rocket", "apple"}
+    assert {concepts[row.concept] for row in rows} == {"cat", "rocket", "apple", "dolphin"}
 
 
 def test_held_out_styles_and_families_exist():
     assert set(HELD_OUT_STYLES) <= set(STYLES)
-    assert len(read_concepts()) == len({noun for noun in read_concepts()}) >= 100
 
 
 def test_the_same_seed_builds_the_same_pictures_and_an_index_that_fits(icons, tmp_path, monkeypatch):
@@ -51,6 +68,8 @@ def test_the_same_seed_builds_the_same_pictures_and_an_index_that_fits(icons, tm
     assert len(first.pictures) == len(first.concept) == len(first.split)
     assert first.masks.max() == 255 and first.pictures.std() > 5
     assert set(first.split[first.where("style")]) <= {"style"}
+    assert first.taught == read_words() and first.concepts[: len(first.taught)] == first.taught
+    assert {first.concepts[i] for i in first.concept[first.where("concept")]} == {"dolphin"}
 
 
 def test_drawings_that_change_while_pictures_are_made_are_noticed(icons, tmp_path, monkeypatch):

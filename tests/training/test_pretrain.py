@@ -97,6 +97,14 @@ def test_codes_are_those_of_the_engines_tokenizer(model, work):
         assert np.array_equal(model.vqgan.encode(pixels).numpy(), arrays["codes"][:4])
 
 
+def test_the_language_model_and_the_judge_meet_no_concept_that_is_held_out(work):
+    pictures, arrays = PictureSet(work / "pictures"), np.load(work / "tokens" / "codes.npz")
+    assert len(pictures.where("concept")) and len(pictures.taught) < len(pictures.concepts)
+    assert pictures.concept[arrays["rows"]].max() < len(pictures.taught)
+    reader = judge.load_judge(work / "judge" / "judge.safetensors", pictures)
+    assert reader.concept[1].out_features == len(pictures.taught)
+
+
 def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
     lora = load_file(work / "adapter" / "adapter" / "model.safetensors")
     assert {name.rsplit(".", 1)[1] for name in lora} == {"A", "B"}

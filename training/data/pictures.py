@@ -36,7 +36,7 @@ WORDS = CONFIGS / "mini_words.txt"
 
 @dataclass(frozen=True)
 class Row:
-    """One picture to render. `split` is train, or what it is held out for: pair, style or family."""
+    """One picture to render. `split` is train, or what it is held out for: pair, style, family or concept."""
 
     concept: int
     style: int
@@ -52,34 +52,37 @@ def read_concepts(path: Path = CONCEPTS) -> dict[str, list[str]]:
     return {word.strip(): [name.strip() for name in names.split(";")] for word, names in pairs}
 
 
-def read_words(path: Path = WORDS) -> set[str]:
-    """The words the base is taught, one a line, with # comments."""
+def read_words(path: Path = WORDS) -> list[str]:
+    """The words the mini is taught, one a line, with # comments; the other concepts are held out."""
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return {line for line in lines if line}
+    return [line for line in lines if line]
 
 
 def plan(icons: Path, seed: int = 0, repeats: int = 1) -> tuple[list[str], list[str], list[Row]]:
-    """Concepts, styles and one Row per picture, in a fixed order.
+    """Concepts, the taught ones first and in the order of `read_words`; styles; one Row per picture, in a fixed order.
 
     Colour families are rendered in every style; families of one colour only as they are (style `mono`).
-    A (concept, style) pair held out is never in the train split, whatever the family.
+    A (concept, style) pair held out is never in the train split, whatever the family. A concept held out is in no
+    split but `concept`, and is drawn by the families that are trained on alone.
     """
     index = json.loads((icons / "icons.json").read_text(encoding="utf-8"))
-    words = read_concepts()
-    concepts, styles = list(words), [*STYLES, "mono"]
-    concept_of = {name: i for i, names in enumerate(words.values()) for name in names}
-    held = np.random.default_rng(seed).random((len(concepts), len(styles))) < HELD_OUT_PAIRS
+    names_of, taught = read_concepts(), read_words()
+    concepts, styles = [*taught, *(word for word in names_of if word not in taught)], [*STYLES, "mono"]
+    concept_of = {name: i for i, word in enumerate(concepts) for name in names_of[word]}
+    held = np.random.default_rng(seed).random((len(taught), len(styles))) < HELD_OUT_PAIRS
     rows = []
     for icon, entry in enumerate(index["rows"]):
         concept = concept_of.get(index["concepts"][entry["concept"]]["name"])
-        if concept is None:
-            continue
         family = entry["family"]
+        if concept is None or (concept >= len(taught) and family in HELD_OUT_FAMILIES):
+            continue
         colour = index["families"][family]["colour"]
         for style in range(len(styles)):
             if (styles[style] == "mono") == colour:
                 continue
-            if styles[style] in HELD_OUT_STYLES:
+            if concept >= len(taught):
+                split = "concept"
+            elif styles[style] in HELD_OUT_STYLES:
                 split = "style"
             elif family in HELD_OUT_FAMILIES:
                 split = "family"
@@ -136,6 +139,7 @@ def build_pictures(icons: Path, out: Path, *, seed: int = 0, repeats: int = 1, w
     """
     stamp = _stamp(icons)
     concepts, styles, rows = plan(icons, seed, repeats)
+    taught = len(read_words())
     out.mkdir(parents=True, exist_ok=True)
     (out / "pictures.json").unlink(missing_ok=True)
     pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.uint8, (len(rows), SIZE, SIZE, 3))
@@ -150,7 +154,8 @@ def build_pictures(icons: Path, out: Path, *, seed: int = 0, repeats: int = 1, w
     if _stamp(icons) != stamp:
         raise RuntimeError(f"The drawings in {icons} changed while pictures were made of them: run this stage again.")
     record = {
-        "concepts": concepts,
+        "concepts": concepts[:taught],
+        "held_out": concepts[taught:],
         "styles": styles,
         "seed": seed,
         "rows": [list(asdict(row).values()) for row in rows],
@@ -162,12 +167,14 @@ def build_pictures(icons: Path, out: Path, *, seed: int = 0, repeats: int = 1, w
 class PictureSet:
     """A rendered set opened for reading; nothing but the index is held in memory.
 
-    `concept`, `style` int64 [N]; `split` str [N]; `concepts`, `styles` the names.
+    `concept`, `style` int64 [N]; `split` str [N]; `concepts`, `styles` the names, `taught` the first of the concepts:
+    those that are not held out.
     """
 
     def __init__(self, folder: Path):
         record = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
-        self.concepts, self.styles = record["concepts"], record["styles"]
+        self.taught, self.styles = record["concepts"], record["styles"]
+        self.concepts = self.taught + record["held_out"]
         concept, style, family, _, split = zip(*record["rows"], strict=True)
         self.concept, self.style = np.array(concept), np.array(style)
         self.family, self.split = np.array(family), np.array(split)
@@ -177,9 +184,3 @@ class PictureSet:
     def where(self, *splits: str) -> np.ndarray:
         """Indices of the pictures of the named splits."""
         return np.flatnonzero(np.isin(self.split, splits))
-
-    def taught(self, rows: np.ndarray) -> np.ndarray:
-        """Of some pictures, bool [n], which show a concept that the base is taught."""
-        words = read_words()
-        known = np.array([concept in words for concept in self.concepts])
-        return known[self.concept[rows]]

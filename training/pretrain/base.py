@@ -10,7 +10,7 @@ from torch import Tensor
 from stylear.vocabulary import Prompt, Vocabulary
 
 from ..data.captions import caption
-from ..data.pictures import SIZE, PictureSet, read_words
+from ..data.pictures import SIZE, PictureSet
 from ..hf_model import answer_logits, build_chameleon, save_base
 from ..loop import Schedule, can_compile, fit
 from ..sequences import Batch, PictureTokens, answer_loss, assemble, contrast_loss
@@ -56,18 +56,13 @@ class BaseSettings:
 
 
 class CaptionedCodes:
-    """Batches of (prompt, picture tokens) from the encoded picture set, of the concepts that are taught."""
+    """Batches of (prompt, picture tokens) from the encoded picture set."""
 
     def __init__(self, data: Path, codes: Path, vocabulary: Vocabulary):
         self.vocabulary, self.pictures = vocabulary, PictureSet(data)
         arrays = np.load(codes)
-        taught = self.pictures.taught(arrays["rows"])
-        with_depth = taught[arrays["depth_rows"]]
-        self.rows, self.depth = arrays["rows"][taught], arrays["depth"][with_depth]
-        self.depth_rows = (np.cumsum(taught) - 1)[arrays["depth_rows"][with_depth]]
-        self.tokens = PictureTokens(arrays["codes"][taught], vocabulary)
-
-        self.words = sorted(read_words() & set(self.pictures.concepts))
+        self.rows, self.depth, self.depth_rows = arrays["rows"], arrays["depth"], arrays["depth_rows"]
+        self.tokens = PictureTokens(arrays["codes"], vocabulary)
         clear = np.isin(self.pictures.styles, CLEAR_STYLES)
         self.clear = clear[self.pictures.style[self.rows]]
 
@@ -98,7 +93,7 @@ class CaptionedCodes:
             else:
                 prompts.append(self._prompt(kind, noun, form, condition))
             if i < pairs:
-                other = rng.choice([word for word in self.words if word != noun])
+                other = rng.choice([word for word in self.pictures.taught if word != noun])
                 wrong.append(self._prompt(kind, other, form, condition))
         answers = self.tokens[np.concatenate([chosen, chosen[:pairs]])]
         return assemble(prompts + wrong, answers, PROMPT_LENGTH[kind]), indices

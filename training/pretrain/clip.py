@@ -107,7 +107,7 @@ def train_clip(data: Path, out: Path, settings: CLIPSettings | None = None) -> N
         rng = np.random.default_rng(0)
         with torch.no_grad():
             image = model.encode_image(normalised(pictures.pictures[test]), normalize=True)
-            nouns = model.encode_text(text_ids([f"a {noun}" for noun in pictures.concepts], vocabulary), normalize=True)
+            nouns = model.encode_text(text_ids([f"a {noun}" for noun in pictures.taught], vocabulary), normalize=True)
             styles = [styled_caption("picture", style, rng) for style in pictures.styles]
             style = model.encode_text(text_ids(styles, vocabulary), normalize=True)
         right = (image @ nouns.T).argmax(1).numpy() == pictures.concept[test]

@@ -21,16 +21,15 @@ CHUNK = 256
 
 
 def write_corpus(data: Path, codes: Path, vqgan: Path, out: Path, seed: int = 0) -> None:
-    """Write the taught pictures of the train split as a token folder: kinds, captions, codes, depth where there is one.
+    """Write the pictures of the train split as a token folder: kinds, captions, codes, depth where there is one.
 
     `data`: the picture set; `codes`: the npz of the `tokens` stage; `vqgan`: the file that made them. Each picture
     has one of the caption's wordings. Shards that are there already are made again: it takes a minute.
     """
     pictures, arrays = PictureSet(data), np.load(codes)
-    taught = np.flatnonzero(pictures.taught(arrays["rows"]))
     depth_of = {int(row): i for i, row in enumerate(arrays["depth_rows"]) if i % DEPTH_EVERY == 0}
     all_codes, depth, rows = arrays["codes"], arrays["depth"], arrays["rows"]
-    order = np.random.default_rng(seed).permutation(taught)
+    order = np.random.default_rng(seed).permutation(len(rows))
 
     def example(number: int) -> Example:
         row = int(rows[number])
