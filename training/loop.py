@@ -17,8 +17,9 @@ from stylear.files import new_file
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: cosine from `learning_rate` to `floor` of it after `warmup` steps.
+    """How long and how fast: `warmup` steps up to `learning_rate`, at the end down to `floor` of it along a cosine.
 
+    `decay`: the share of the steps in which the rate falls; before them it stays. 1 is the plain cosine.
     `muon`: matrices whose name ends in _proj.weight are trained by Muon (torch's, scaled to AdamW's step), the rest
     by AdamW.
     """
@@ -28,6 +29,7 @@ class Schedule:
     learning_rate: float
     warmup: int = 100
     floor: float = 0.05
+    decay: float = 1.0
     weight_decay: float = 0.01
     clip: float = 1.0
     seed: int = 0
@@ -36,7 +38,8 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        fallen = max(0.0, 1 - (1 - step / self.steps) / self.decay)
+        cosine = 0.5 * (1 + math.cos(math.pi * fallen))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 

@@ -1,7 +1,7 @@
 """Prompts and pictures as token sequences for the language model's loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,6 +68,22 @@ def assemble(prompts: Sequence[Prompt | None], pictures: Tensor, pad_to: int) ->
         ids[i, lead : lead + length] = pictures[i]
         answer[i] = torch.arange(lead - 1, lead - 1 + length).clamp(min=0)
     return Batch(ids, answer, labels, places)
+
+
+def misread(batch: Batch, codes: Tensor, shares: np.ndarray, rng: np.random.Generator) -> Batch:
+    """The batch with some picture codes read wrong: in row b a share shares[b] is another code of the same picture.
+
+    What is predicted stays right. A model that samples reads its own mistakes; one that never saw any drifts away
+    from its prompt. codes: bool [V], which tokens are picture codes.
+    """
+    count, length = batch.labels.shape
+    is_code = codes[batch.labels.clamp(min=0)]
+    elsewhere = torch.from_numpy(rng.permuted(np.tile(np.arange(length), (count, 1)), axis=1))
+    chosen = is_code & is_code.gather(1, elsewhere) & torch.from_numpy(rng.random((count, length)) < shares[:, None])
+    rows, places = chosen.nonzero(as_tuple=True)
+    ids = batch.ids.clone()
+    ids[rows, batch.answer[rows, places] + 1] = batch.labels[rows, elsewhere[rows, places]]
+    return replace(batch, ids=ids)
 
 
 def answer_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:

@@ -92,6 +92,12 @@ def test_frozen_weights_are_neither_trained_nor_saved(tmp_path):
     assert not any(name.startswith("0.") for name in torch.load(tmp_path / "state.pt", weights_only=True)["model"])
 
 
+def test_the_rate_stays_until_the_share_in_which_it_falls():
+    rates = [Schedule(100, 1, 1.0, warmup=10, floor=0.05, decay=0.25).rate(step) for step in range(100)]
+    assert rates[10:75] == [1.0] * 65 and all(a > b for a, b in zip(rates[75:], rates[76:], strict=False))
+    assert rates[-1] == pytest.approx(0.05, abs=0.01)
+
+
 def test_the_rate_rises_then_falls_to_its_floor():
     rates = [Schedule(100, 1, 1.0, warmup=10, floor=0.05).rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == max(rates[8:12])

@@ -9,7 +9,7 @@ from stylear.chameleon import Chameleon, ChameleonConfig
 from stylear.sampling import embed_prompt
 from stylear.vocabulary import Vocabulary
 from training.hf_model import answer_logits, build_chameleon, load_base, save_base
-from training.sequences import IGNORED, PictureTokens, answer_loss, assemble, contrast_loss
+from training.sequences import IGNORED, PictureTokens, answer_loss, assemble, contrast_loss, misread
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,26 @@ def test_the_contrast_is_small_where_the_right_prompt_makes_its_picture_likelier
     expected = torch.nn.functional.softplus(-0.5 * told)
     torch.testing.assert_close(contrast_loss(logits, labels, 1, 0.5), expected)
     assert contrast_loss(logits.flip(0), labels.flip(0), 1, 0.5) > expected
+
+
+def test_codes_read_wrong_are_others_of_the_same_picture_and_nothing_else_changes(vocabulary, pictures):
+    batch = assemble([vocabulary.prompt("a cat"), None, vocabulary.prompt("the palm tree")], pictures[[0, 1, 2]], 400)
+    codes = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
+    rng = np.random.default_rng(0)
+    read = misread(batch, codes, np.array([1.0, 1.0, 0.0]), rng)
+    assert torch.equal(read.labels, batch.labels) and torch.equal(read.answer, batch.answer)
+    assert torch.equal(read.ids[2], batch.ids[2])
+    changed = read.ids != batch.ids
+    assert codes[batch.ids[changed]].all()
+    for row in (0, 1):
+        assert changed[row].sum() > 12  # of 24
+        assert set(read.ids[row, changed[row]].tolist()) <= set(batch.labels[row].tolist())
+
+
+def test_a_share_of_the_codes_is_read_wrong(vocabulary):
+    codes = np.random.default_rng(0).integers(0, 1024, (8, 16, 16))
+    batch = assemble([None] * 8, PictureTokens(codes, vocabulary)[range(8)], 4)
+    mask = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
+    read = misread(batch, mask, np.full(8, 0.25), np.random.default_rng(0))
+    share = (read.ids != batch.ids).sum().item() / (8 * 256)
+    assert 0.18 < share < 0.28

@@ -25,7 +25,7 @@ class VQGANSettings:
     continuous: float = 0.12
     commitment: float = 0.25
     depth_share: float = 0.05
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=1600, batch=32, learning_rate=1e-3))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=5000, batch=32, learning_rate=1e-3))
 
 
 class LiveCodebook(nn.Module):
@@ -150,9 +150,10 @@ def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) ->
             save_grid([*zip(real[:16], made[:16], strict=True)], out / "reconstructions.png")
         share = torch.bincount(torch.cat(codes), minlength=MINI.codes).float()
         entropy = torch.special.entr(share / share.sum()).sum().exp()
+        quality, style = torch.cat(psnr).numpy(), pictures.style[test]
         return {
-            "psnr": torch.cat(psnr).mean().item(),
-            "worst": torch.cat(psnr).min().item(),
+            "psnr": float(quality.mean()),
+            "worst_style": min(float(quality[style == name].mean()) for name in np.unique(style)),
             "perplexity": entropy.item(),
         }
 
