@@ -66,7 +66,7 @@ def crosshatch(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Black pen: up to three crossing layers of straight lines, the darker the more."""
     dark = blur(_dark(drawing, 0.12), 2)
     layers = ((0.1, -np.pi / 4), (0.4, np.pi / 4), (0.72, 0))
-    ink = np.max([_strokes(drawing.shape, angle, 0.45) * (dark > least) for least, angle in layers], axis=0)
+    ink = np.max([_strokes(drawing.shape, angle, 0.38) * (dark > least) for least, angle in layers], axis=0)
     ink = np.maximum(ink * (drawing.alpha > 0.5), _line(drawing, 1.3, 0.35, 0.7))
     return to_uint8(over(hexcolour("#fcfaf3"), hexcolour("#262626"), ink))
 
@@ -108,7 +108,7 @@ def blueprint(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
         sheet[start::GRID] = hexcolour("#3a72bc")
         sheet[:, start::GRID] = hexcolour("#3a72bc")
     sheet = over(sheet, hexcolour("#2a66ba"), drawing.alpha)
-    return to_uint8(over(sheet, hexcolour("#e6f0fa"), _line(drawing, 1.3, 0.3, 0.7)))
+    return to_uint8(over(sheet, hexcolour("#e6f0fa"), _line(drawing, 1.3, 0.5, 0.8)))
 
 
 def ink_wash(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
@@ -176,7 +176,7 @@ def engraving(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Banknote lines: level waves that swell with the darkness, in brown ink on cream."""
     shape = drawing.shape
     waves = angle_stripes(shape, GRID, 0, 1.6 * (angle_stripes(shape, 2 * GRID, np.pi / 2) * 2 - 1))
-    dark = 0.22 + 0.6 * blur(_dark(drawing), 1.5)
+    dark = 0.14 + 0.6 * blur(_dark(drawing), 1.5)
     ink = np.clip((dark - waves) * 3 + 0.5, 0, 1) * drawing.alpha
     ink = np.maximum(ink, _line(drawing, 1.3, 0.35, 0.8))
     return to_uint8(over(hexcolour("#f3e9cc"), hexcolour("#4a311c"), ink))

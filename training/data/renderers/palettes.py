@@ -127,7 +127,7 @@ def pop_art(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
         ("#f58f48", "#14532d", "#8e2de2", "#b8ff5a"),
     )
     out = np.empty((*drawing.shape, 3), np.float32)
-    rim = cv2.dilate(drawing.alpha, np.ones((7, 7), np.uint8))
+    rim = cv2.dilate(drawing.alpha, np.ones((3, 3), np.uint8))
     height, width = (side // 2 for side in drawing.shape)
     slices = (np.s_[:height, :width], np.s_[:height, width:], np.s_[height:, :width], np.s_[height:, width:])
     for part, (ground, *inks) in zip(slices, quarters, strict=True):

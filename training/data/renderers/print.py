@@ -59,7 +59,7 @@ def halftone(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
 def halftone_red(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Bold red dots on a straight grid over cream."""
     ink = np.clip(blur(dark(drawing, 0.36), 1) ** 1.4, 0, 0.9)
-    screen = np.maximum(dots(ink, GRID, 0.0), outline(drawing, 1.3, 0.9))
+    screen = np.maximum(dots(ink, GRID, 0.0), outline(drawing, 1.3, 1.6))
     return to_uint8(over(hexcolour("#fff0d2"), hexcolour("#d81f2b"), screen))
 
 
@@ -146,9 +146,9 @@ def graph_paper(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     sheet = over(hexcolour("#fbfcf6"), hexcolour("#bfdef0"), squares)
     sheet[:, GRID : GRID + 2] = hexcolour("#f58a9b")
     shade = (rows + columns) % GRID < GRID // 2
-    tint = over(hexcolour("#fbfcf6"), saturate(posterised(drawing, 90), 1.1), 0.4 + 0.3 * shade)
+    tint = over(hexcolour("#fbfcf6"), saturate(posterised(drawing, 120), 1.1), 0.45 + 0.2 * shade)
     sheet = over(sheet, tint, drawing.alpha)
-    return to_uint8(over(sheet, hexcolour("#1c2f8f"), 0.9 * outline(drawing, 1.4, 3.5)))
+    return to_uint8(over(sheet, hexcolour("#1c2f8f"), 0.9 * outline(drawing, 1.2, 4.0)))
 
 
 RENDERERS: dict[str, Renderer] = {
