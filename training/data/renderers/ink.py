@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 
 from .toolkit import (
+    DIAGONAL,
+    GRID,
     Drawing,
     Renderer,
     angle_stripes,
@@ -12,13 +14,10 @@ from .toolkit import (
     edges,
     hexcolour,
     luminance,
-    noise,
     outline,
     over,
-    paper,
     posterised,
     saturate,
-    streaks,
     to_uint8,
 )
 
@@ -28,9 +27,10 @@ def _dark(drawing: Drawing, least: float = 0.0) -> np.ndarray:
     return np.maximum(1 - luminance(drawing.rgb), least) * drawing.alpha
 
 
-def _shaky(drawing: Drawing, amount: float, rng: np.random.Generator) -> Drawing:
+def _shaky(drawing: Drawing, amount: float) -> Drawing:
     """The drawing as an unsteady hand would trace it; amount in pixels."""
-    dx, dy = amount * noise(drawing.shape, 24, rng), amount * noise(drawing.shape, 24, rng)
+    waves = (amount * (2 * angle_stripes(drawing.shape, 2 * GRID, turn) - 1) for turn in (0, np.pi / 2))
+    dx, dy = waves
     return Drawing(displace(drawing.rgb, dx, dy), displace(drawing.alpha, dx, dy))
 
 
@@ -39,116 +39,96 @@ def _line(drawing: Drawing, sigma: float, low: float = 0.25, high: float = 0.6) 
     return np.clip((edges(drawing, sigma) - low) / (high - low), 0, 1)
 
 
-def _hatching(dark: np.ndarray, angles: tuple[tuple[float, float], ...], period: float, bend: np.ndarray) -> np.ndarray:
-    """Layers of hatch lines, [H,W] in 0..1; each (least darkness, angle) adds one where it is dark enough."""
-    ink = np.zeros_like(dark)
-    for least, angle in angles:
-        wave = angle_stripes(dark.shape, period, angle, bend)
-        ink = np.maximum(ink, np.clip(wave * 5 - 2.6, 0, 1) * (dark > least))
-    return ink
+def _strokes(shape: tuple[int, int], angle: float = -np.pi / 4, width: float = 0.5) -> np.ndarray:
+    """Slanted or level strokes, [H,W] in 0..1, that repeat on the grid; width is their share of the period."""
+    period = GRID if angle == 0 else DIAGONAL
+    return np.clip((angle_stripes(shape, period, angle) - 0.5 - 0.5 * np.cos(np.pi * width)) * 4 + 0.5, 0, 1)
 
 
 def pencil(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Graphite on white: doubled search lines and light slanted shading."""
-    angle = -0.9 + rng.uniform(-0.15, 0.15)
-    grain = np.clip(0.55 + 0.4 * streaks(drawing.shape, 13, angle, rng), 0, 1)
-    shade = np.clip(blur(_dark(drawing, 0.06), 1.5) * 1.0, 0, 1) * grain
-    first, second = (_line(_shaky(drawing, 1.0, rng), 0.9, 0.12, 0.7) for _ in range(2))
-    ink = np.maximum(0.62 * shade, np.maximum(0.75 * first, 0.5 * second) * (0.75 + 0.25 * grain))
+    grain = 0.4 + 0.6 * _strokes(drawing.shape)
+    shade = blur(_dark(drawing, 0.1), 1) * grain
+    first, second = _line(drawing, 1.3, 0.35, 0.8), _line(_shaky(drawing, 2.5), 1.3, 0.4, 0.8)
+    ink = np.maximum(0.6 * shade, np.maximum(0.75 * first, 0.4 * second))
     return to_uint8(over(hexcolour("#fdfdfb"), hexcolour("#3c3c40"), ink))
 
 
 def colour_pencil(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Coloured strokes in one slant, the paper showing between them."""
-    angle = -0.8 + rng.uniform(-0.2, 0.2)
-    strokes = np.clip(0.62 + 0.42 * streaks(drawing.shape, 17, angle, rng), 0.08, 1)
-    sketch = _shaky(drawing, 0.8, rng)
-    colour = saturate(blur(sketch.rgb, 1.0), 1.3)
-    sheet = paper(drawing.shape, "#fbf6ea", rng, 3)
-    shaded = over(sheet, colour * 0.92, strokes * sketch.alpha)
-    return to_uint8(over(shaded, colour * 0.45, 0.7 * edges(sketch, 1.0) * np.clip(strokes + 0.2, 0, 1)))
+    strokes = 0.3 + 0.65 * _strokes(drawing.shape, width=0.65)
+    colour = saturate(blur(posterised(drawing), 1.0), 1.3)
+    shaded = over(hexcolour("#fbf6ea"), colour * 0.92, strokes * drawing.alpha)
+    return to_uint8(over(shaded, colour * 0.5, 0.75 * _line(drawing, 1.4, 0.3, 0.9)))
 
 
 def crosshatch(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Black pen: up to three crossing layers of straight lines, the darker the more."""
-    turn = rng.uniform(-0.12, 0.12)
-    angles = ((0.1, -0.78 + turn), (0.38, 0.78 + turn), (0.68, turn))
-    ink = _hatching(blur(_dark(drawing, 0.12), 1), angles, 6.5, 0.3 * noise(drawing.shape, 30, rng))
-    ink = np.maximum(ink * (drawing.alpha > 0.5), _line(drawing, 1.0))
-    return to_uint8(over(hexcolour("#fcfaf3"), hexcolour("#161616"), ink))
+    dark = blur(_dark(drawing, 0.12), 2)
+    layers = ((0.1, -np.pi / 4), (0.4, np.pi / 4), (0.72, 0))
+    ink = np.max([_strokes(drawing.shape, angle, 0.38) * (dark > least) for least, angle in layers], axis=0)
+    ink = np.maximum(ink * (drawing.alpha > 0.5), _line(drawing, 1.3, 0.35, 0.7))
+    return to_uint8(over(hexcolour("#fcfaf3"), hexcolour("#262626"), ink))
 
 
 def blue_pen(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """A ballpoint doodle: loose blue scribble on a ruled page with a red margin."""
     height, width = drawing.shape
     page = np.broadcast_to(hexcolour("#fffef9"), (height, width, 3)).copy()
-    first = int(rng.integers(8, 14))
-    for row in range(first, height, 18):
-        page[row : row + 2] = hexcolour("#b3d4ee")
-    page[:, 12:14] = hexcolour("#f2909a")
-    sketch = _shaky(drawing, 1.1, rng)
-    bend = 1.1 * noise(drawing.shape, 14, rng)
-    angles = ((0.1, -0.5 + rng.uniform(-0.15, 0.15)), (0.55, -1.05))
-    scribble = _hatching(blur(_dark(sketch, 0.12), 1), angles, 7, bend) * (sketch.alpha > 0.4)
-    ink = np.maximum(0.85 * scribble, _line(sketch, 1.0))
+    for row in range(GRID // 2, height, GRID):
+        page[row : row + 2] = hexcolour("#bcd8ee")
+    page[:, GRID - 4 : GRID - 2] = hexcolour("#f2a4ac")
+    sketch = _shaky(drawing, 1.5)
+    scribble = _strokes(drawing.shape, width=0.5) * (blur(_dark(sketch, 0.12), 2) > 0.1) * (sketch.alpha > 0.4)
+    ink = np.maximum(0.6 * scribble, 0.9 * _line(sketch, 1.4, 0.3, 0.7))
     return to_uint8(over(page, hexcolour("#1b3bb8"), ink))
 
 
 def charcoal(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
-    """Soft black, rubbed over rough grey paper."""
-    angle = -0.7 + rng.uniform(-0.3, 0.3)
-    tooth = 0.78 + 0.17 * noise(drawing.shape, 2, rng) + 0.16 * streaks(drawing.shape, 21, angle, rng)
-    smudge = 0.3 * blur(_dark(drawing, 0.25), 6)
-    body = 0.85 * blur(_dark(drawing, 0.22), 1.6) + 0.75 * edges(drawing, 1.8)
-    ink = np.clip(body * np.clip(tooth, 0, 1) + smudge, 0, 0.96)
-    return to_uint8(over(paper(drawing.shape, "#cdc8c0", rng, 5), hexcolour("#131211"), ink))
+    """Soft black, rubbed over grey paper in broad slanted strokes."""
+    smudge = 0.2 * blur(drawing.alpha, 3)
+    rubbed = 0.6 + 0.4 * angle_stripes(drawing.shape, DIAGONAL, np.pi / 4)
+    body = 0.75 * blur(_dark(drawing, 0.22), 1.5) * rubbed + 0.7 * _line(drawing, 2.0, 0.4, 1.0)
+    return to_uint8(over(hexcolour("#cdc8c0"), hexcolour("#131211"), np.clip(body + smudge, 0, 0.94)))
 
 
 def chalkboard(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
-    """Crumbly chalk on a wiped green board, filled with thin coloured chalk."""
-    board = hexcolour("#1f4034") + (7 * noise(drawing.shape, 50, rng))[..., None]
-    sketch = _shaky(drawing, 0.8, rng)
-    crumble = np.clip(0.85 + 0.35 * noise(drawing.shape, 2, rng), 0, 1)
-    rubbed = np.clip(0.35 + 0.35 * streaks(drawing.shape, 19, -0.9 + rng.uniform(-0.2, 0.2), rng), 0, 1)
-    colour = 0.55 * saturate(sketch.rgb, 1.1) + 0.45 * 255
-    board = over(board, colour, 0.6 * rubbed * sketch.alpha)
-    return to_uint8(over(board, hexcolour("#f4f4ec"), _line(sketch, 1.1, 0.2, 0.6) * crumble))
+    """Chalk on a green board: thick white lines, filled with slanted strokes of thin coloured chalk."""
+    rubbed = 0.2 + 0.35 * _strokes(drawing.shape)
+    colour = 0.55 * saturate(posterised(drawing, 90), 1.1) + 0.45 * 255
+    board = over(hexcolour("#1f4034"), colour, rubbed * drawing.alpha)
+    return to_uint8(over(board, hexcolour("#eeeee4"), 0.95 * _line(drawing, 1.5, 0.4, 0.8)))
 
 
 def blueprint(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """White construction lines on blue squared paper."""
     height, width = drawing.shape
     sheet = np.broadcast_to(hexcolour("#1c56a8"), (height, width, 3)).copy()
-    x, y = (int(rng.integers(0, 16)) for _ in range(2))
     for start in (0, 1):
-        sheet[y + start :: 16] = hexcolour("#4a80c8")
-        sheet[:, x + start :: 16] = hexcolour("#4a80c8")
-    sheet = over(sheet, hexcolour("#2a66ba"), 0.6 * drawing.alpha)
-    return to_uint8(over(sheet, hexcolour("#f2f8ff"), _line(drawing, 1.0, 0.2, 0.55)))
+        sheet[start::GRID] = hexcolour("#3a72bc")
+        sheet[:, start::GRID] = hexcolour("#3a72bc")
+    sheet = over(sheet, hexcolour("#2a66ba"), drawing.alpha)
+    return to_uint8(over(sheet, hexcolour("#e6f0fa"), _line(drawing, 1.3, 0.5, 0.8)))
 
 
 def ink_wash(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Diluted ink bleeding into rice paper, a few brush lines and a red seal."""
     height, width = drawing.shape
-    wet = _shaky(drawing, 1.5, rng)
-    pool = np.clip(1 + 0.3 * noise(drawing.shape, 16, rng), 0.3, 1.6)
-    wash = 0.68 * blur(_dark(wet, 0.15), 2.2) * pool
-    rim = np.clip(blur(wet.alpha, 1.2) - blur(wet.alpha, 4), 0, 1)
-    brush = _line(wet, 1.3, 0.35, 0.9) * np.clip(0.55 + 0.4 * noise(drawing.shape, 24, rng), 0, 1)
-    sheet = paper(drawing.shape, "#f2ecdc", rng, 4)
-    sheet = over(sheet, hexcolour("#20242a"), np.clip(wash + 0.35 * rim + 0.75 * brush, 0, 0.92))
-    size, left = width // 9, width - width // 9 - 5
-    top = height - size - 5 - int(rng.integers(0, 6))
-    sheet[top : top + size, left : left + size] = hexcolour("#b8261c")
+    tone = np.maximum(np.rint(_dark(drawing) * 4) / 4, 0.18 * drawing.alpha)
+    wash = 0.72 * blur(tone, 2.5)
+    rim = np.clip(blur(drawing.alpha, 1.5) - blur(drawing.alpha, 4), 0, 1)
+    brush = _line(drawing, 1.8, 0.45, 1.0)
+    sheet = over(hexcolour("#f2ecdc"), hexcolour("#20242a"), np.clip(wash + 0.4 * rim + 0.4 * brush, 0, 0.9))
+    size = GRID * height // 128
+    sheet[-size - size // 2 : -size // 2, -size - size // 2 : -size // 2] = hexcolour("#b8261c")
     return to_uint8(sheet)
 
 
 def silhouette(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """A black cut-out on flat amber, the inner outlines left open."""
-    inside = cv2.erode(drawing.alpha, np.ones((5, 5), np.uint8))
-    cut = _line(drawing, 0.9, 0.45, 0.8) * inside
-    ground = hexcolour("#f2ab2c") + np.float32(rng.uniform(-8, 8))
-    return to_uint8(over(ground, hexcolour("#17141f"), drawing.alpha * (1 - cut)))
+    inside = cv2.erode(drawing.alpha, np.ones((7, 7), np.uint8))
+    cut = _line(drawing, 1.2, 0.5, 0.8) * inside
+    return to_uint8(over(hexcolour("#f2ab2c"), hexcolour("#17141f"), drawing.alpha * (1 - cut)))
 
 
 def _along(drawing: Drawing, sigma: float) -> np.ndarray:
@@ -158,88 +138,70 @@ def _along(drawing: Drawing, sigma: float) -> np.ndarray:
     return blur(inside - outside + 10 * luminance(drawing.rgb), sigma)
 
 
-def _linocut(ink: str, sheet: str, drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
-    """Dark masses in one ink, cuts along the form in the middle tones, stray cuts around it."""
-    dark = blur(1 - luminance(posterised(drawing)), 1.0)
-    bend = 0.6 * noise(drawing.shape, 12, rng)
-    cuts = np.sin(_along(drawing, 2.5) * (2 * np.pi / 8) + bend)
-    inside = np.clip((cuts + (dark - 0.4) * 5) * 2, 0, 1) * (drawing.alpha > 0.5) * (dark > 0.06)
-    chatter = streaks(drawing.shape, 15, rng.uniform(-0.5, 0.5), rng) > 2.15
-    ink_map = np.maximum(inside, _line(drawing, 0.9, 0.4, 0.7))
-    ink_map = np.maximum(ink_map, 0.9 * chatter * (drawing.alpha < 0.1))
-    ink_map = np.clip(blur(ink_map, 0.7) * 3 - 1, 0, 1)
-    return to_uint8(over(hexcolour(sheet), hexcolour(ink), ink_map))
+def _linocut(ink: str, sheet: str, drawing: Drawing) -> np.ndarray:
+    """Dark masses in one ink, cuts along the form in the middle tones, rows of short cuts left around it."""
+    dark = blur(1 - luminance(posterised(drawing)), 2.0)
+    cuts = np.sin(_along(drawing, 3.5) * (2 * np.pi / GRID))
+    inside = np.clip((cuts + (dark - 0.4) * 5) * 1.5, 0, 1) * (drawing.alpha > 0.5) * (dark > 0.06)
+    ink_map = np.maximum(inside, _line(drawing, 1.3, 0.5, 0.8))
+    ink_map = np.clip(blur(ink_map, 1.0) * 4 - 1.5, 0, 1)
+    rows, columns = np.indices(drawing.shape)
+    left = (rows % (2 * GRID) < 4) & ((columns + rows // (2 * GRID) * GRID) % (2 * GRID) < GRID)
+    near = cv2.dilate(drawing.alpha, np.ones((9, 9), np.uint8))
+    return to_uint8(over(hexcolour(sheet), hexcolour(ink), np.maximum(ink_map, 0.16 * left * (1 - near))))
 
 
 def linocut(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Linocut in black on cream."""
-    return _linocut("#141414", "#f3ecdc", drawing, rng)
+    return _linocut("#141414", "#f3ecdc", drawing)
 
 
 def linocut_red(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Linocut in brick red on pale pink paper."""
-    return _linocut("#b01c1c", "#f8e0d0", drawing, rng)
+    return _linocut("#b01c1c", "#f8e0d0", drawing)
 
 
 def woodcut(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
-    """A night-dark block with vertical grain, the object carved out of it in long light cuts."""
+    """A night-dark block with upright grain, the object carved out of it in broad light cuts."""
     shape = drawing.shape
-    grain = angle_stripes(shape, 9, np.pi / 2 + rng.uniform(-0.08, 0.08), 2.2 * noise(shape, 40, rng))
-    light = blur(0.25 + 0.75 * luminance(drawing.rgb), 1.0) * drawing.alpha
-    cuts = angle_stripes(shape, 7, np.pi / 2 + rng.uniform(-0.08, 0.08), 0.8 * noise(shape, 30, rng))
-    carved = np.clip((cuts + light * 1.5 - 1.15) * 4, 0, 1) * (drawing.alpha > 0.5)
-    carved = np.maximum(carved, (grain > 0.93) * (drawing.alpha < 0.02) * 0.75)
-    carved = np.maximum(carved * (1 - _line(drawing, 1.1, 0.5, 0.8)), _line(outline(drawing), 1.2))
+    stripes = angle_stripes(shape, GRID, np.pi / 2)
+    light = 0.25 + 0.75 * luminance(posterised(drawing, 90))
+    carved = np.clip((stripes + light * 1.5 - 1.05) * 5, 0, 1) * (drawing.alpha > 0.5)
+    carved = np.maximum(carved, 0.14 * (stripes > 0.5) * (drawing.alpha < 0.5))
+    carved = np.maximum(carved * (1 - _line(drawing, 1.4, 0.5, 0.9)), _line(outline(drawing), 1.5))
     return to_uint8(over(hexcolour("#2a1a14"), hexcolour("#e9cf9f"), carved))
 
 
 def engraving(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Banknote lines: level waves that swell with the darkness, in brown ink on cream."""
     shape = drawing.shape
-    swing = 2.2 * (angle_stripes(shape, 44, np.pi / 2, rng.uniform(0, 6)) * 2 - 1)
-    waves = angle_stripes(shape, 6.5, 0, swing + 2.5 * blur(luminance(drawing.rgb), 3))
-    dark = 0.22 + 0.68 * blur(_dark(drawing), 0.8)
-    ink = np.clip((dark - waves) * 4 + 0.5, 0, 1) * drawing.alpha
-    ink = np.maximum(ink, _line(drawing, 0.9, 0.3, 0.7))
-    return to_uint8(over(hexcolour("#f3e9cc"), hexcolour("#3a2413"), ink))
+    waves = angle_stripes(shape, GRID, 0, 1.6 * (angle_stripes(shape, 2 * GRID, np.pi / 2) * 2 - 1))
+    dark = 0.14 + 0.6 * blur(_dark(drawing), 1.5)
+    ink = np.clip((dark - waves) * 3 + 0.5, 0, 1) * drawing.alpha
+    ink = np.maximum(ink, _line(drawing, 1.3, 0.35, 0.8))
+    return to_uint8(over(hexcolour("#f3e9cc"), hexcolour("#4a311c"), ink))
 
 
 def line_art(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Even black outlines on white and nothing else."""
-    ink = np.maximum(_line(drawing, 0.9, 0.4, 0.7), _line(outline(drawing), rng.uniform(1.3, 1.6), 0.3, 0.5))
-    return to_uint8(over(hexcolour("#ffffff"), hexcolour("#0a0a0a"), ink))
+    ink = np.maximum(_line(drawing, 1.2, 0.6, 0.8), _line(outline(drawing), 1.6, 0.4, 0.6))
+    return to_uint8(over(hexcolour("#ffffff"), hexcolour("#1c1c1c"), ink))
 
 
 def toon(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Cartoon cel: flat loud colours, heavy black outlines, a coloured card behind."""
-    flat = saturate(posterised(drawing, 90), 1.5)
+    flat = saturate(posterised(drawing, 120), 1.4)
     steps = np.clip(luminance(flat), 0.1, 1)
     flat = flat * (np.ceil(steps * 3) / 3 / steps)[..., None] ** 0.6
-    ground = hexcolour("#bfe6ff") + np.float32(rng.uniform(-6, 6))
-    cel = over(ground, flat, drawing.alpha)
-    ink = np.maximum(_line(drawing, 0.9, 0.4, 0.6), _line(outline(drawing), rng.uniform(2.0, 2.3), 0.3, 0.45))
-    return to_uint8(over(cel, hexcolour("#0c0c10"), ink))
-
-
-def stipple(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
-    """Only dots, scattered by hand, closer together where it is darker."""
-    height, width = drawing.shape
-    target = np.clip(0.75 * _dark(drawing, 0.12) ** 1.5 + 1.2 * _line(drawing, 0.7), 0.003, 1)
-    rows, columns = np.mgrid[1:height:2.5, 1:width:2.5].astype(int)
-    rows = np.clip(rows + rng.integers(-1, 2, rows.shape), 0, height - 1)
-    columns = np.clip(columns + rng.integers(-1, 2, columns.shape), 0, width - 1)
-    chosen = rng.random(rows.shape) < target[rows, columns]
-    kernel = cv2.getGaussianKernel(5, 0.8)
-    dots = np.zeros((height, width), np.float32)
-    dots[rows[chosen], columns[chosen]] = 1
-    dots = np.clip(cv2.filter2D(dots, -1, kernel @ kernel.T) * 6.5, 0, 1)
-    return to_uint8(over(hexcolour("#fefdf8"), hexcolour("#111111"), dots))
+    cel = over(hexcolour("#bfe6ff"), flat, drawing.alpha)
+    ink = np.maximum(_line(drawing, 1.1, 0.7, 0.9), _line(outline(drawing), 2.0, 0.4, 0.5))
+    return to_uint8(over(cel, hexcolour("#181820"), ink))
 
 
 RENDERERS: dict[str, Renderer] = {
     style.__name__: style
     for style in (
         pencil, colour_pencil, crosshatch, blue_pen, charcoal, chalkboard, blueprint, ink_wash,
-        silhouette, linocut, linocut_red, engraving, line_art, toon, stipple, woodcut,
+        silhouette, linocut, linocut_red, engraving, line_art, toon, woodcut,
     )
 }  # fmt: skip

@@ -29,6 +29,11 @@ class Drawing:
 
 Renderer = Callable[[Drawing, np.random.Generator], np.ndarray]
 
+# Regular textures repeat every GRID pixels along x and y from a fixed start, so that a flat area of a picture
+# always becomes the same few codes. Stripes at 45 degrees do so when they are DIAGONAL pixels apart.
+GRID = 16
+DIAGONAL = GRID / 2**0.5
+
 
 def hexcolour(s: str) -> np.ndarray:
     """'#rrggbb' as float32 [3] in 0..255."""
