@@ -34,7 +34,7 @@ def _tubes(drawing: Drawing) -> np.ndarray:
 def _glowing(tubes: np.ndarray, colour: np.ndarray, wall: np.ndarray) -> np.ndarray:
     """Tubes [H,W] lit in a colour ([3] or [H,W,3]) before a wall (the same), with their halo; uint8."""
     light = colour * tubes[..., None]
-    halo = np.maximum(2.6 * blur(light, 6) - 40, 0)
+    halo = np.maximum(2.4 * blur(light, 8) - 24, 0)
     core = np.clip(blur(tubes, 0.8) * 2 - 1.2, 0, 1)[..., None]
     return to_uint8(wall + halo + 0.6 * light + 110 * core)
 

@@ -1,4 +1,4 @@
-"""Styles that imitate wet and dry paint: brush strokes, washes, dabs, wax, chalk, spray and plaster.
+"""Styles that imitate wet and dry paint: strokes, slabs, washes, wax, chalk, spray and plaster.
 
 Every renderer takes a `Drawing` (128 x 128 by habit) and a numpy generator and returns uint8 [H, W, 3].
 """
@@ -69,7 +69,7 @@ def oil(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
 def impasto(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Slabs of thick paint whose rims catch the light, on ivory; the slabs lie alike in every picture."""
     colour = saturate(flatten(backdrop(drawing, "#dccba6"), 6), 1.15)
-    slabs = np.round(still_noise(drawing.alpha.shape, 32, 5))
+    slabs = np.round(still_noise(drawing.alpha.shape, 42, 5))
     height = blur(luminance(colour) * 3 + drawing.alpha * 3 + slabs, 1.2)
     return to_uint8(colour * relief(height, 0.5))
 
@@ -80,7 +80,7 @@ def starry(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     middles = [(fy * height, fx * width) for fy in (0.125, 0.875) for fx in (0.125, 0.875)]
     nearest = np.min([np.hypot(rows - y, columns - x) for y, x in middles], axis=0)
-    ring = np.clip(1.5 * np.cos(nearest * np.float32(2 * np.pi / 24)) + 0.5, 0, 1)
+    ring = np.clip(4 * np.cos(nearest * np.float32(2 * np.pi / 24)) + 0.5, 0, 1)
     sky = over(hexcolour("#1b3674"), hexcolour("#3f78bd"), ring)
     sky = over(sky, hexcolour("#f4d35a"), np.clip((12 - nearest) / 2, 0, 1))
     body = saturate(flatten(drawing.rgb, 6), 1.2)

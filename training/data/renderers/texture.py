@@ -163,17 +163,16 @@ def knit(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     lifted = rows + np.abs(columns % 16 - 7.5) - 4
     colour, alpha = cells(drawing, 16)
     wool = np.where((alpha > 0.4)[..., None], quantise(saturate(colour, 1.1), WOOL), hexcolour("#41618c"))
-    shade = np.where(lifted % 16 < 8, 1.05, 0.75)
+    shade = np.where(lifted % 16 < 8, 1.08, 0.8) * np.where(columns % 16 < 2, 0.7, 1)
     return to_uint8(enlarge(wool.astype(np.float32), drawing.shape) * shade[..., None])
 
 
 def stained_glass(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     """Glowing glass with black lead along its contours, in the same window of blue and gold diamonds."""
     number, border = panes(drawing.shape, 32)
-    _, far = panes(drawing.shape, 64)
     sky = np.stack([hexcolour(c) for c in ("#2f6fd0", "#6fb5ea", "#2458b8", "#ffd36a")])[number % 4]
     glass = quantise(saturate(flatten(drawing.rgb, 6), 1.4), GLASS)
-    lattice = np.clip(2.5 - np.where(drawing.alpha > 0.5, far, border), 0, 1)
+    lattice = np.clip(2.5 - border, 0, 1) * (drawing.alpha < 0.5)
     lead = np.maximum(lattice, np.clip(edges(Drawing(to_uint8(glass), drawing.alpha), 1.8) * 2.2 - 0.5, 0, 1))
     return to_uint8(over(over(sky, glass, drawing.alpha), hexcolour("#0d0c12"), lead))
 
@@ -191,7 +190,7 @@ def crystal(drawing: Drawing, rng: np.random.Generator) -> np.ndarray:
     border = np.minimum(spokes, np.abs(reach - 0.36) * width)
     picture = over(ice, flatten(drawing.rgb, 6) * 0.55 + ice * 0.42, drawing.alpha)
     picture = over(picture, hexcolour("#27307a"), np.clip(edges(drawing, 1.6) * 1.2 - 0.2, 0, 0.6))
-    white = np.clip(2.5 - border, 0, 1) * (0.9 - 0.4 * drawing.alpha)
+    white = np.clip(2.5 - border, 0, 1) * (0.9 - 0.65 * drawing.alpha)
     return to_uint8(over(picture, hexcolour("#ffffff"), white))
 
 
