@@ -30,7 +30,7 @@ REFERENCES = {
     "linocut": "owl",
     "blueprint": "trophy",
     "oil": "lemon",
-    "pixel32": "ghost",
+    "pixel16": "ghost",
 }
 RECORD = ("rank", "targets", "noise", "data", "steps", "pictures")  # of what the adapter says about its making
 LIMIT = 60_000_000  # bytes

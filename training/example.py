@@ -20,7 +20,7 @@ from .tiny_sdxl import write_tiny_sdxl
 
 CANVAS = 128  # pixels that are drawn on, before the picture is made smaller
 RENDERED = ("plain", "gouache", "toon", "pastel", "papercut", "crayon")  # what the pictures look like
-STYLES = ("watercolour", "pixel32", "neon", "stained_glass", "blueprint", "oil", "linocut", "underwater")
+STYLES = ("watercolour", "pixel16", "neon", "stained_glass", "blueprint", "oil", "linocut", "underwater")
 COLOURS = {
     "red": (214, 40, 40),
     "orange": (240, 130, 30),

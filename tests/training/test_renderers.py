@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.data.renderers import STYLES, render
+from training.data.renderers import STYLES, light, paint, render, texture
 from training.data.renderers.sheet import contact_sheet
 from training.data.renderers.toolkit import Drawing, angle_stripes, edges, gradient_map, noise, quantise
 
@@ -43,6 +43,19 @@ def test_a_style_gives_an_rgb_picture_of_the_same_size(style):
 
 def test_the_same_seed_gives_the_same_picture(style):
     assert np.array_equal(draw(style, ball(), 5), draw(style, ball(), 5))
+
+
+@pytest.mark.parametrize("name", [*paint.RENDERERS, *texture.RENDERERS, *light.RENDERERS])
+def test_paint_materials_and_light_are_the_same_under_every_picture(name):
+    assert np.array_equal(draw(name, ball(), 5), draw(name, ball(), 6))
+
+
+@pytest.mark.parametrize("name", ["bricks", "cross_stitch", "embroidery", "gouache", "knit", "mosaic_white", "sand"])
+def test_a_flat_ground_repeats_on_the_grid_of_codes(name):
+    empty = Drawing(np.full((SIDE, SIDE, 3), 255, np.uint8), np.zeros((SIDE, SIDE), np.float32))
+    picture = draw(name, empty)[16:-16, 16:-16]
+    assert np.abs(picture[:-16].astype(int) - picture[16:]).max() <= 1
+    assert np.abs(picture[:, :-16].astype(int) - picture[:, 16:]).max() <= 1
 
 
 def test_a_style_leaves_the_drawing_untouched(style):

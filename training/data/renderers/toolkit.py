@@ -134,6 +134,24 @@ def angle_stripes(shape: tuple[int, int], period: float, angle: float, phase: fl
     return (0.5 + 0.5 * np.sin(across * (2 * np.pi / period) + phase)).astype(np.float32)
 
 
+def tile_waves(shape: tuple[int, int], across: int, down: int, tile: int = 16) -> np.ndarray:
+    """A sine wave that repeats every `tile` pixels both ways, float32 [H,W] in 0..1; its phase never varies.
+
+    across, down: whole crests along each side of a tile, so (0, 1) is level and (1, 1) rises at 45 degrees.
+    """
+    y, x = np.indices(shape[:2], dtype=np.float32, sparse=True)
+    turns = ((x + 0.5) * across + (y + 0.5) * down) / tile
+    return (0.5 + 0.5 * np.sin(turns * np.float32(2 * np.pi))).astype(np.float32)
+
+
+def still_noise(shape: tuple[int, int], scale: float, seed: int = 0) -> np.ndarray:
+    """Smooth blotches of about `scale` pixels, the same under every picture: float32 [H,W], as `noise`."""
+    grid = (max(2, round(shape[0] / scale) + 1), max(2, round(shape[1] / scale) + 1))
+    blotches = np.random.default_rng(seed).standard_normal(grid, dtype=np.float32)
+    blotches = cv2.resize(blotches, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return (blotches - blotches.mean()) / max(float(blotches.std()), 1e-6)
+
+
 def streaks(shape: tuple[int, int], length: int, angle: float, rng: np.random.Generator) -> np.ndarray:
     """Noise drawn out along `angle` (radians, clockwise from horizontal) over `length` pixels.
 
@@ -162,3 +180,19 @@ def outline(drawing: Drawing) -> Drawing:
 def posterised(drawing: Drawing, strength: float = 45) -> np.ndarray:
     """The drawing with small shading smoothed away and edges kept; uint8 [H,W,3]."""
     return cv2.bilateralFilter(drawing.rgb, 7, strength, 5)
+
+
+def flatten(rgb: np.ndarray, radius: int) -> np.ndarray:
+    """Kuwahara filter: every pixel takes the mean of the calmest of four squares beside it, float32."""
+    rgb = np.ascontiguousarray(rgb, dtype=np.float32)
+    lum = luminance(rgb)
+    size, shift = (radius + 1, radius + 1), (radius + 1) // 2
+    mean, spread = cv2.blur(rgb, size), cv2.blur(lum * lum, size) - cv2.blur(lum, size) ** 2
+    best, calm = mean, np.full(lum.shape, np.inf, np.float32)
+    for dy in (-shift, shift):
+        for dx in (-shift, shift):
+            here = np.roll(spread, (dy, dx), (0, 1))
+            better = here < calm
+            best = np.where(better[..., None], np.roll(mean, (dy, dx), (0, 1)), best)
+            calm = np.where(better, here, calm)
+    return best
