@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from stylear.errors import BadInput
+from stylear.files import is_plain_name
 from stylear.images import FORMATS, to_pil
 
 from .loop import write_atomically
@@ -218,14 +219,17 @@ class TokenSet:
         path = self.folder / self.index["shards"][table.shard[place]]["file"]
         row = _batch(path, table.offset[place])[0].slice(int(i - table.first[place]), 1)
         text = {name: row[name][0].as_py() for name in ("key", "kind", "caption", "condition")}
-        features = row["features"][0].as_py()
-        return Example(
-            **text,
-            codes=_grid(row, ""),
-            encoded=row["picture"][0].as_py(),
-            features=None if features is None else np.frombuffer(features, np.float16).reshape(self.features).copy(),
-            condition_codes=_grid(row, "condition_") if text["condition"] else None,
-        )
+        try:
+            encoded, features = row["picture"][0].as_py(), _features(row["features"][0].as_py(), self.features)
+            if text["kind"] not in KINDS or text["condition"] not in ("", *CONDITIONS):
+                raise ValueError("another kind or condition")
+            if None in (*text.values(), encoded):
+                raise ValueError("an empty cell")
+            codes = _grid(row, "", self.codes)
+            condition_codes = _grid(row, "condition_", self.codes) if text["condition"] else None
+            return Example(**text, codes=codes, encoded=encoded, features=features, condition_codes=condition_codes)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadInput(f"{path}: record {i} is damaged: delete it and run tokenize again. ({error})") from error
 
 
 def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -236,6 +240,7 @@ def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
         offset, end = file.tell(), file.size() - _END
     while offset < end:
         batch, after = _batch(path, offset)
+        batch.validate(full=True)  # places that lead out of the file would be read later
         yield offset, batch
         offset = after
 
@@ -269,7 +274,23 @@ def _checked_index(path: Path) -> dict[str, Any]:
     known = ("shards", "records", "codes", "features", "sha256")
     if not isinstance(index, dict) or index.get("format") != FORMAT or any(key not in index for key in known):
         raise BadInput(f"{path} is not of format {FORMAT}: make it again with tokenize.")
+    shards, features = index["shards"], index["features"]
+    whole = isinstance(shards, list) and all(map(_is_shard, shards)) and isinstance(index["sha256"], str)
+    sides = (
+        isinstance(features, list) and len(features) == 2 and all(type(n) is int and 0 < n < 1 << 20 for n in features)
+    )
+    if not whole or not (features is None or sides) or type(index["codes"]) is not int:
+        raise BadInput(f"{path} is damaged: make it again with tokenize.")
+    if index["records"] != sum(shard["records"] for shard in shards):
+        raise BadInput(f"{path} counts other records than its shards have: make it again with tokenize.")
     return index
+
+
+def _is_shard(shard: Any) -> bool:
+    """Whether an entry of the index says what is needed, of a file beside it."""
+    if not isinstance(shard, dict) or not is_plain_name(shard.get("file")):
+        return False
+    return all(type(shard.get(name)) is int and shard[name] >= 0 for name in ("bytes", "records"))
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -291,6 +312,17 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def _grid(row: pa.RecordBatch, prefix: str) -> np.ndarray:
+def _features(data: bytes | None, shape: Sequence[int] | None) -> np.ndarray | None:
+    """Features float16 of a record; ValueError where they are not of the index's shape, or only one of them has any."""
+    if (data is None) != (shape is None):
+        raise ValueError("features where there are none, or none")
+    return None if data is None else np.frombuffer(data, np.float16).reshape(shape).copy()
+
+
+def _grid(row: pa.RecordBatch, prefix: str, count: int) -> np.ndarray:
+    """Codes int64 [h, w] of a record; ValueError where they are not height x width of 0..count - 1."""
     height, width = (row[prefix + name][0].as_py() for name in ("height", "width"))
-    return row[prefix + "codes"][0].values.to_numpy().astype(np.int64).reshape(height, width)
+    codes = row[prefix + "codes"][0].values.to_numpy().astype(np.int64)
+    if height < 1 or width < 1 or codes.size != height * width or codes.max() >= count:
+        raise ValueError(f"codes that are not {height} x {width} below {count}")
+    return codes.reshape(height, width)
