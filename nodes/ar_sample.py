@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..stylear.errors import BadInput
 from . import host, sockets
 
 
@@ -125,6 +126,7 @@ class ARSample(io.ComfyNode):
         window: str = "auto",
     ) -> io.NodeOutput:
         run = host.Run()
+        model, window = host.hosted(model), _window(window)
         memory = host.sampling_memory(model.model, width, height, batch_size, cfg, condition)
         engine = model.ready("base", "vqgan", memory=memory)
         with host.contained():
@@ -139,13 +141,23 @@ class ARSample(io.ComfyNode):
                 cfg=cfg,
                 top_k=top_k,
                 temperature=temperature,
-                window=window if window == "auto" else int(window),
+                window=window,
                 progress=run.progress,
                 cancelled=run.cancelled,
                 preview=run.preview,
                 previews=1,
             )
         return io.NodeOutput(host.to_output(images))
+
+
+def _window(choice: str) -> int | str:
+    """What the engine takes for a choice of the combo, which an API may have made of anything."""
+    if isinstance(choice, str) and choice == "auto":
+        return choice
+    try:
+        return int(choice)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise BadInput("window is neither auto nor a whole number. Choose one of the list.") from error
 
 
 def _side(name: str) -> io.Int.Input:

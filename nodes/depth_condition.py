@@ -48,7 +48,7 @@ class DepthCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: host.HostedModel, image: torch.Tensor, depth_from: str = AS_IS) -> io.NodeOutput:
-        picture = host.first_picture(image, "image")
+        model, picture = host.hosted(model), host.first_picture(image, "image")
         with host.contained():
             if depth_from != AS_IS:
                 from ..stylear.condition import depth_from_photo, load_depth_model

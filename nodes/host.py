@@ -14,12 +14,14 @@ import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 
+from ..stylear.checks import MAX_SETTING, number, whole
 from ..stylear.errors import BadInput, MissingPart
-from ..stylear.images import to_pil
+from ..stylear.images import is_plain, to_pil
 
 MINI = "mini (bundled)"
 WITH_MODEL = "with the model"
 FOLDER = "stylear"
+_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 _PACK = Path(__file__).parents[1]
 PICTURES = (_PACK / "stylear" / "mini" / "references", _PACK / "workflows" / "input")
 _WEIGHTS = (".safetensors", ".pth", ".ckpt", ".pt", ".bin")
@@ -111,6 +113,8 @@ def locate_part(choice: str, part: str) -> str:
 
 def _locate(choice: str, choices: list[str], *keys: str) -> str:
     """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
+    if not isinstance(choice, str):
+        raise BadInput(f"A model is chosen by its name, and this is a {type(choice).__name__}. Choose one of the list.")
     key, _, name = choice.partition("/")
     key = key if key in keys and key in folder_paths.folder_names_and_paths else FOLDER
     roots = folder_paths.get_folder_paths(key)
@@ -168,6 +172,13 @@ class HostedModel:
         return self.model
 
 
+def hosted(model: object) -> HostedModel:
+    """The value of a STYLEAR_MODEL wire; BadInput for one that another pack put on a wire of that name."""
+    if not isinstance(model, HostedModel):
+        raise BadInput(f"model is a {type(model).__name__}. Connect it to Load StyleAR.")
+    return model
+
+
 @contextmanager
 def on_device(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """A module on the compute device, for as long as the block lasts."""
@@ -180,6 +191,10 @@ def sampling_memory(
     engine, width: int, height: int, batch_size: int, cfg: float, condition: torch.Tensor | None = None
 ) -> int:
     """Bytes of a batch's keys and values: of a picture's tokens, a condition's and a usual prompt, twice if guided."""
+    width, height = whole("width", width, 0, _MANY), whole("height", height, 0, _MANY)
+    batch_size, cfg = whole("batch_size", batch_size, 1, _MANY), number("cfg", cfg, 0, MAX_SETTING)
+    if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
+        raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
     config, weight = engine.base.config, engine.base.lm_head.weight
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
     across, down = (2 * (side or engine.size) // engine.grid for side in (width, height))
@@ -194,9 +209,12 @@ def offload_device() -> torch.device:
 
 def weights_dtype(choice: str) -> torch.dtype:
     """The dtype named by a combo; "auto" is bfloat16 where the device is good at it, else float32."""
-    if choice == "auto":
+    if isinstance(choice, str) and choice == "auto":
         return torch.bfloat16 if management.should_use_bf16(management.get_torch_device()) else torch.float32
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[choice]
+    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if not isinstance(choice, str) or choice not in known:
+        raise BadInput(f"dtype is not one of auto, {', '.join(known)}. Choose one of these.")
+    return known[choice]
 
 
 @contextmanager
@@ -247,6 +265,8 @@ class Run:
 
 def first_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """The first picture of an IMAGE [B, H, W, C], which may be float16: float32 [H, W, C] on the CPU."""
+    if not isinstance(image, torch.Tensor) or not is_plain(image):
+        raise BadInput(f"{name} is no picture but a {type(image).__name__}. Connect an IMAGE.")
     if image.ndim != 4 or image.numel() == 0:
         raise BadInput(f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3].")
     return image[0].detach().to("cpu", torch.float32)
@@ -257,7 +277,11 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
 
     LoadImage gives 64 x 64 zeros for a picture without alpha: that is no mask, not an empty region.
     """
-    if mask is None or mask.numel() == 0:
+    if mask is None:
+        return None
+    if not isinstance(mask, torch.Tensor) or not is_plain(mask) or mask.ndim < 2:
+        raise BadInput(f"mask is no mask but a {type(mask).__name__}. Connect a MASK.")
+    if mask.numel() == 0:
         return None
     mask = mask.reshape(-1, *mask.shape[-2:])[0].detach().to("cpu", torch.float32)
     return mask if mask.any() else None

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..stylear.errors import BadInput
 from . import sockets
 
 
@@ -51,4 +52,6 @@ class NoiseInject(io.ComfyNode):
 
     @classmethod
     def execute(cls, style, gamma: float, seed: int) -> io.NodeOutput:
+        if not hasattr(style, "with_noise"):
+            raise BadInput(f"style is a {type(style).__name__}. Connect it to Style Token Encode or SAM Subtract.")
         return io.NodeOutput(style.with_noise(gamma, seed))

@@ -108,6 +108,8 @@ class SAMSubtract(io.ComfyNode):
         points: str = "",
         box: str = "",
     ) -> io.NodeOutput:
+        model = host.hosted(model)
+
         def segment(*prompt) -> torch.Tensor:
             return model.ready("segmenter").segment(*prompt)
 
@@ -123,12 +125,18 @@ class SAMSubtract(io.ComfyNode):
 
 def parse_points(text: str) -> list[tuple[float, ...]] | None:
     """Read "x,y; x,y,0" as [(x, y), (x, y, 0)]; None for blank text. The engine checks the values."""
-    return [_numbers("points", part, "x,y; x,y") for part in text.split(";") if part.strip()] or None
+    return [_numbers("points", part, "x,y; x,y") for part in _text("points", text).split(";") if part.strip()] or None
 
 
 def parse_box(text: str) -> tuple[float, ...] | None:
     """Read "left,top,right,bottom" as numbers; None for blank text. The engine checks the values."""
-    return _numbers("box", text, "left,top,right,bottom") if text.strip() else None
+    return _numbers("box", text, "left,top,right,bottom") if _text("box", text).strip() else None
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"{name} is a {type(value).__name__}. Give text, which may be empty.")
+    return value
 
 
 def _numbers(name: str, text: str, form: str) -> tuple[float, ...]:

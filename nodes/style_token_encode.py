@@ -41,6 +41,6 @@ class StyleTokenEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: host.HostedModel, image: torch.Tensor) -> io.NodeOutput:
-        engine = model.ready("image_encoder", "resampler")
+        engine = host.hosted(model).ready("image_encoder", "resampler")
         with host.contained():
             return io.NodeOutput(engine.encode_style(host.first_picture(image, "image")))
