@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short
+from typing import TextIO
 
 from .checks import whole
 from .errors import BadInput, StyleARError
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (StyleARError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: Stopped.", file=sys.stderr)
@@ -69,7 +70,7 @@ def generate(options: argparse.Namespace) -> None:
         text.add_text("parameters", json.dumps({**told, "seed": options.seed + index, "batch": 1}))
         with new_file(target, options.overwrite) as draft:
             _to_image(picture).save(draft, format="PNG", pnginfo=text)
-        print(target)
+        _say(str(target))
 
 
 def sheet(options: argparse.Namespace) -> None:
@@ -97,7 +98,7 @@ def sheet(options: argparse.Namespace) -> None:
                 progress(sum(map(len, rows)), len(references) * len(options.prompts))
     with new_file(target, options.overwrite) as draft:
         contact_sheet(references, options.prompts, rows).save(draft, format="PNG")
-    print(target)
+    _say(str(target))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -105,7 +106,7 @@ def info(options: argparse.Namespace) -> None:
     from .checkpoint.describe import describe
 
     for path in options.paths:
-        print("\n".join(describe(path)))
+        _say("\n".join(describe(path)))
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -113,7 +114,7 @@ def convert(options: argparse.Namespace) -> None:
     from .convert import convert as run
 
     for part in run(options.source, options.target, options.overwrite):
-        print(f"{options.target}: {part}")
+        _say(f"{options.target}: {part}")
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -129,7 +130,10 @@ def bench(options: argparse.Namespace) -> None:
     else:
         parts = {name: getattr(options, name) for name in ("adapter", "vqgan", "image_encoder")}
         subject = measures.loaded_subject(options.model, parts, device, options.dtype)
-    passes = 0 if options.no_reference else options.reference_passes
+    passes = options.reference_passes
+    if passes is not None:
+        whole("--reference-passes", passes, 0, 2**31 - 1)
+    passes = 0 if options.no_reference else passes
     result = measures.run(
         *(subject, options.windows, settings, batch, passes, options.quantize),
         said=lambda name: print(f"measuring {name}", file=sys.stderr),
@@ -217,6 +221,14 @@ def _parser() -> argparse.ArgumentParser:
     turned.add_argument("target", metavar="DST", help="a .safetensors")
     turned.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     return whole
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print text in which names of files and of weights stand: what would move the cursor is spelled out."""
+    shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+    stream = stream or sys.stdout
+    code = stream.encoding or "utf-8"
+    print(shown.encode(code, "backslashreplace").decode(code), file=stream)
 
 
 def _command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
