@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (StyleARError, OSError) as error:
-        _say(f"error: {error}", sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: Stopped.", file=sys.stderr)
@@ -70,7 +70,7 @@ def generate(options: argparse.Namespace) -> None:
         text.add_text("parameters", json.dumps({**told, "seed": options.seed + index, "batch": 1}))
         with new_file(target, options.overwrite) as draft:
             _to_image(picture).save(draft, format="PNG", pnginfo=text)
-        _say(str(target))
+        say(str(target))
 
 
 def sheet(options: argparse.Namespace) -> None:
@@ -98,7 +98,7 @@ def sheet(options: argparse.Namespace) -> None:
                 progress(sum(map(len, rows)), len(references) * len(options.prompts))
     with new_file(target, options.overwrite) as draft:
         contact_sheet(references, options.prompts, rows).save(draft, format="PNG")
-    _say(str(target))
+    say(str(target))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -106,7 +106,7 @@ def info(options: argparse.Namespace) -> None:
     from .checkpoint.describe import describe
 
     for path in options.paths:
-        _say("\n".join(describe(path)))
+        say("\n".join(describe(path)))
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -114,7 +114,7 @@ def convert(options: argparse.Namespace) -> None:
     from .convert import convert as run
 
     for part in run(options.source, options.target, options.overwrite):
-        _say(f"{options.target}: {part}")
+        say(f"{options.target}: {part}")
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _say(text: str, stream: TextIO | None = None) -> None:
+def say(text: str, stream: TextIO | None = None) -> None:
     """Print text in which names of files and of weights stand: what would move the cursor is spelled out."""
     shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
     stream = stream or sys.stdout

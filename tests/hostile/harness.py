@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from stylear.errors import StyleARError
 
 FACTOR = float(os.environ.get("STYLEAR_HOSTILE_FACTOR", "1"))  # cases for each one in CI; see __main__.py
-SECONDS = 120  # after which a case hangs; none needs one
+SECONDS = 120  # of the processor, after which a case hangs; none needs ten
+WAIT = 900  # seconds on the clock, after which it waits for something that does not come
 MORE_MEMORY = 1 << 30  # bytes by which a case may raise the peak of the process; the largest picture takes half
 
 counted = 0  # cases tried in this process
@@ -73,15 +74,18 @@ def _alarm() -> Iterator[None]:
         return
 
     def ring(*_: object) -> None:
-        raise AssertionError(f"this case did not end within {SECONDS} seconds")
+        raise AssertionError(f"this case did not end within {SECONDS} seconds of work or {WAIT} of waiting")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(SECONDS)
+    before = {kind: signal.signal(kind, ring) for kind in (signal.SIGALRM, signal.SIGPROF)}
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(WAIT)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def _peak() -> int:

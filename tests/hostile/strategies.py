@@ -86,19 +86,19 @@ def edited(draw: st.DrawFn, document: Any, values: st.SearchStrategy = odd_value
     for _ in range(draw(st.integers(1, most))):
         holder, key = _place(draw, document)
         if holder is None:
-            return draw(values)
+            return copy.deepcopy(draw(values))
         how = draw(st.sampled_from(["replace", "replace", "replace", "delete", "add", "swap"]))
         if how == "delete":
             del holder[key]
         elif how == "add" and isinstance(holder, MutableMapping):
-            holder[draw(odd_texts)] = draw(values)
+            holder[draw(odd_texts)] = copy.deepcopy(draw(values))
         elif how == "add":
-            holder.insert(key, draw(values))
+            holder.insert(key, copy.deepcopy(draw(values)))
         elif how == "swap":
             other = draw(st.sampled_from(list(_keys(holder))))
             holder[key], holder[other] = holder[other], holder[key]
         else:
-            holder[key] = draw(values)
+            holder[key] = copy.deepcopy(draw(values))
     return document
 
 

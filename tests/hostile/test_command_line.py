@@ -45,7 +45,6 @@ PLAIN += [
     "style.safetensors",
     "out.png",
     "model",
-    "mini",
     "nowhere",
     "x.safetensors",
     "--",
@@ -221,3 +220,9 @@ def test_info_shows_no_key_that_moves_the_cursor(place, capsys, monkeypatch):
         assert main(["info", "keys/x.safetensors"]) == 0
     assert "\x1b" not in capsys.readouterr().out
     shutil.rmtree(place / "keys")
+
+
+def test_a_path_that_moves_the_cursor_is_spelled_out_by_the_training(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    with case():
+        check(["train", "--config", "\x1b[2J"], place, training.main, capsys)

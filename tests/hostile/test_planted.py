@@ -177,7 +177,7 @@ def test_a_workflow_that_chooses_a_model_outside_the_folders(nodes, models, monk
 def test_a_command_line_that_prints_what_it_is_given(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     test_command_line.check(["info", "\x1b[2J"], tmp_path, test_command_line.main, capsys)
-    monkeypatch.setattr("stylear.__main__._say", lambda text, stream=None: print(text, file=stream))
+    monkeypatch.setattr("stylear.__main__.say", lambda text, stream=None: print(text, file=stream))
     with caught():
         test_command_line.check(["info", "\x1b[2J"], tmp_path, test_command_line.main, capsys)
 
