@@ -22,10 +22,10 @@ MINI = VQGANConfig(channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels
 class VQGANSettings:
     """`continuous` is the share of the steps that skip the codebook, which then starts from k-means of real latents."""
 
-    continuous: float = 0.12
+    continuous: float = 0.2
     commitment: float = 0.25
     depth_share: float = 0.05
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=5000, batch=32, learning_rate=1e-3))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=3000, batch=32, learning_rate=1e-3))
 
 
 class LiveCodebook(nn.Module):
