@@ -28,7 +28,7 @@ def work(icons, tmp_path_factory):
     shutil.copytree(icons, folder / "icons")
     with pytest.MonkeyPatch.context() as patch:
         for module in (vqgan, clip, sam, tokens, base):
-            patch.setattr(module, "can_compile", lambda: False)
+            patch.setattr(module, "can_compile", lambda device: False)
         few = {name: STYLES[name] for name in ("plain", "neon", "toon", "sepia", "knit")}
         patch.setattr("training.data.pictures.STYLES", few)
         patch.setattr("training.data.pictures.HELD_OUT_PAIRS", 0.4)
@@ -50,7 +50,7 @@ def work(icons, tmp_path_factory):
         few_steps = {"steps": 3, "batch": 2, "micro_batch": 2, "ratio": (1, 0), "sample_every": 0, "held_out": 2}
         whole = config.read_settings
         patch.setattr(config, "read_settings", lambda *given: whole(*given).model_copy(update=few_steps))
-        patch.setattr("training.loop.can_compile", lambda: False)
+        patch.setattr("training.loop.can_compile", lambda device: False)
         AcceleratorState._reset_state(reset_partial_state=True)
         stages.adapter(folder)
         AcceleratorState._reset_state(reset_partial_state=True)
