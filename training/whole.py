@@ -16,7 +16,7 @@ from .loop import can_compile, cores, steps_done, training_device
 from .stages import RECORD, STAGES, Stage, run
 
 GB = 1e9
-MEMORY = 5 * GB  # of the largest stage, with what it keeps of the pictures
+MEMORY = 5 * GB  # room for the largest stage, by estimate
 UNCOMPILED = 3  # times as long, on a CPU
 
 
