@@ -18,7 +18,7 @@ from .pretrain.vqgan import to_pixels
 @dataclass(frozen=True)
 class JudgeSettings:
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1500, batch=64, learning_rate=3e-3, warmup=50, clip=5.0)
+        default_factory=lambda: Schedule(steps=3000, batch=64, learning_rate=3e-3, warmup=50, clip=5.0)
     )
 
 
