@@ -77,7 +77,9 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         kind, _ = self.command.load()
-        parser.epilog = "settings (default):\n" + "\n".join(describe(kind))
+        file = parser.get_default("config")
+        parser.epilog = f"settings (value in {file.name}, the one shipped):\n"
+        parser.epilog += "\n".join(describe(kind, read_settings(kind, file)))
         parser.print_help()
         parser.exit()
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from stylear.checkpoint import WeightFile
 from stylear.errors import BadInput
 
@@ -55,6 +57,15 @@ def files_sha256(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(os.fsencode(file.name) + f"\0{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def tensors_sha256(module: nn.Module) -> str:
+    """SHA-256 over a module's tensors, with their names and shapes, whatever file they were in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy())
     return digest.hexdigest()
 
 
