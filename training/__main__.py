@@ -31,9 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "pretrain":
             run(given.stage, given.work, given.downloads)
             return 0
-        command = COMMANDS[given.command]
+        command, file, more = COMMANDS[given.command], f"{given.command}.yaml", [*given.changes, *more]
+        if getattr(given, "model", None):
+            command, file = command.mini, f"{given.command}_mini.yaml"
+            more += ["quick=true"] if given.quick else []
+        elif getattr(given, "quick", False):
+            parser.error("--quick goes with --model mini")
         kind, start = command.load()
-        if summary := start(read_settings(kind, given.config, [*given.changes, *more])):
+        if summary := start(read_settings(kind, given.config or CONFIGS / file, more)):
             print(summary)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
@@ -58,8 +63,8 @@ class _Help(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show this and every setting")
         self.command = command
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        kind, _ = self.command.load()
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        kind, _ = (self.command.mini if getattr(namespace, "model", None) else self.command).load()
         parser.epilog = "settings (default):\n" + "\n".join(describe(kind))
         parser.print_help()
         parser.exit()
@@ -77,9 +82,12 @@ def _parser() -> argparse.ArgumentParser:
             name, help=command.help, description=command.help, formatter_class=plain, add_help=False
         )
         sub.add_argument("-h", "--help", action=_Help, dest="help", command=command)
-        sub.add_argument(
-            "--config", type=Path, default=CONFIGS / f"{name}.yaml", help="YAML file (default: the one shipped)"
-        )
+        if command.mini:
+            sub.add_argument(
+                "--model", choices=["mini"], help=f"{command.mini.help} (--model mini --help: its settings)"
+            )
+            sub.add_argument("--quick", action="store_true", help="with --model mini: fewer pictures, wider intervals")
+        sub.add_argument("--config", type=Path, help="YAML file (default: the one shipped)")
         sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
     pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage")
     pretrain.add_argument("stage", choices=list(STAGES), help="run them in this order")

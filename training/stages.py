@@ -71,6 +71,13 @@ def judge(work: Path) -> None:
     train_judge(work / "pictures", work / "judge")
 
 
+def instruments(work: Path) -> None:
+    from .instruments import write_instruments
+    from .judge import BUNDLED
+
+    write_instruments(work, BUNDLED)
+
+
 def bundle(work: Path) -> None:
     from .bundle import bundle
 
@@ -78,18 +85,15 @@ def bundle(work: Path) -> None:
 
 
 def check(work: Path) -> None:
-    from stylear import StyleAR
+    from .bars.command import BarsSettings, run
+    from .config import CONFIGS, read_settings
 
-    from .check import check, report
-    from .loop import write_atomically
-
-    model, judge = StyleAR.load("mini"), work / "judge" / "judge.safetensors"
-    figures = report(check(model, work / "pictures", judge, work / "check.png"))
-    write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
+    run(read_settings(BarsSettings, CONFIGS / "evaluate_mini.yaml").model_copy(update={"out": work / "check"}))
 
 
 STAGES: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, corpus, adapter, judge, bundle, check)
+    f.__name__: f
+    for f in (icons, pictures, vqgan, clip, sam, tokens, base, corpus, adapter, judge, instruments, bundle, check)
 }
 
 
