@@ -64,11 +64,17 @@ def prompt_of(tests: Instruments, case: Case) -> str:
 
 
 def draw(
-    model: StyleAR, tests: Instruments, cases: Sequence[Case], out: Path, *, noise: float, **sampling: float
+    model: StyleAR,
+    tests: Instruments,
+    cases: Sequence[Case],
+    out: Path,
+    *,
+    noise: float,
+    quiet: bool = False,
+    **sampling: float,
 ) -> None:
     """Draw the cases' pictures that are not in `out` yet, and keep them there."""
-    bar = tqdm(cases, desc="pictures", unit="pic", mininterval=5)
-    for case in bar:
+    for case in tqdm(cases, desc="pictures", unit="pic", mininterval=5, disable=quiet or not cases):
         if record(out / case.file) is None:
             style = model.encode_style(tests.pictures[case.reference]).with_noise(noise, case.number)
             depth = depth_of(tests.masks[case.target] / 255) if case.kind == "depth" else None

@@ -11,6 +11,7 @@ from pydantic import Field
 from stylear import StyleAR
 from stylear.checks import MAX_SETTING
 from stylear.drawing import MAX_TOP_K, MIN_TEMPERATURE
+from stylear.errors import BadInput
 
 from ..config import ModelPaths, Settings
 from ..drawing import record
@@ -78,12 +79,14 @@ def run(settings: BarsSettings) -> str:
     place = _place(settings)
     tests, parts = Instruments.load(place), Parts(settings.model)
     clip = ClipScore.load(settings.clip, settings.device)
+    part = 4 if settings.quick else 1
+    cases = plan(tests, settings.pairs // part, settings.unseen // part, settings.depth // part)
+    if not cases[0]:
+        raise BadInput(f"No style of the pictures in {place} has two of them: make them of a larger picture set.")
     with output_folder(settings.out, settings, AFTERWARDS) as out:
         held = parts.inputs("base", "adapter", "vqgan", "image_encoder", "segmenter")
         hold_inputs(out, {**held, "instruments": files_sha256(place / name for name in FILES)})
         model = parts.pipeline(device=settings.device)
-        part = 4 if settings.quick else 1
-        cases = plan(tests, settings.pairs // part, settings.unseen // part, settings.depth // part)
         again, quality = reconstruct(model, tests.pictures)
         real, again = (Seen(pictures, tests.judge.look(pictures)) for pictures in (tests.pictures, again))
         _draw(model, tests, [case for some in cases for case in some], settings)
@@ -97,7 +100,7 @@ def run(settings: BarsSettings) -> str:
             *of_clip(pairs, tests, clip, settings.draws),
             *_costs(model, parts, tests, cases[0], place, settings),
         ]
-        shown = {"pairs": pairs, "styles never trained": unseen, "depth": depth}
+        shown = {"pairs": pairs, "unseen": unseen, "depth": depth}
         write_report(out, scores, tests, {name: one for name, one in shown.items() if one}, model.info(), settings)
     missed = [score.name for score in scores if score.passed is False]
     told = f"Missed: {', '.join(missed)}." if missed else "No bar is missed."
@@ -112,15 +115,15 @@ def _draw(model: StyleAR, tests: Instruments, cases: list[Case], settings: BarsS
         draw(model, tests, missing, settings.out, noise=settings.noise, **_sampling(settings))
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(_draw_share, [settings] * workers, [missing[k::workers] for k in range(workers)]):
-            pass
+        shares = [missing[k::workers] for k in range(workers)]
+        list(pool.map(_draw_share, [settings] * workers, shares, [k > 0 for k in range(workers)]))
 
 
-def _draw_share(settings: BarsSettings, cases: list[Case]) -> None:
-    """A process's part of `_draw`."""
+def _draw_share(settings: BarsSettings, cases: list[Case], quiet: bool) -> None:
+    """A process's part of `_draw`; only the first shows how far it is."""
     torch.set_num_threads(1)
     model, tests = Parts(settings.model).pipeline(device=settings.device), Instruments.load(_place(settings))
-    draw(model, tests, cases, settings.out, noise=settings.noise, **_sampling(settings))
+    draw(model, tests, cases, settings.out, noise=settings.noise, quiet=quiet, **_sampling(settings))
 
 
 def _place(settings: BarsSettings) -> Path:
