@@ -15,7 +15,7 @@ from stylear.checkpoint import open_weights
 from stylear.errors import BadCheckpoint, MissingPart
 
 from .data.pictures import PictureSet
-from .loop import Schedule, fit, write_atomically
+from .loop import Schedule, fit, training_device, write_atomically
 from .metrics.vision import fill, read_weights
 from .pretrain.clip import moved
 from .pretrain.vqgan import to_pixels
@@ -96,11 +96,11 @@ class Judge(nn.Module):
         self.eval()
         parts = []
         for part in np.array_split(pictures, -(-len(pictures) // 64)):
-            shapes, statistics = self.features(to_pixels(part))
+            shapes, statistics = self.features(self._pixels(part))
             logits = self.concept(shapes.flatten(1)), self.style(statistics)
             nearest = torch.cdist(statistics * self.scale, self.means).argmin(1)
             parts.append((*(one.log_softmax(1) for one in logits), nearest))
-        return Look(*(torch.cat(found).numpy() for found in zip(*parts, strict=True)))
+        return Look(*(torch.cat(found).cpu().numpy() for found in zip(*parts, strict=True)))
 
     @torch.inference_mode()
     def know_styles(self, pictures: np.ndarray, style: np.ndarray) -> None:
@@ -110,27 +110,32 @@ class Judge(nn.Module):
         """
         self.eval()
         parts = np.array_split(np.arange(len(pictures)), -(-len(pictures) // 64))
-        found = torch.cat([self.features(to_pixels(pictures[part]))[1] for part in parts])
-        which = F.one_hot(torch.from_numpy(style), len(self.style_names)).float()
+        found = torch.cat([self.features(self._pixels(pictures[part]))[1] for part in parts])
+        which = F.one_hot(torch.from_numpy(style), len(self.style_names)).to(found)
         count = which.sum(0)
         means = which.T @ found / count.clamp(min=1)[:, None]
-        self.scale.copy_(1 / (found - means[style]).square().mean(0).sqrt().clamp(min=1e-3))
+        self.scale.copy_(1 / (found - which @ means).square().mean(0).sqrt().clamp(min=1e-3))
         self.means.copy_(torch.where(count[:, None] > 0, means * self.scale, FAR))
 
+    def _pixels(self, pictures: np.ndarray) -> Tensor:
+        return to_pixels(pictures).to(self.style.weight.device)
 
-def train_judge(data: Path, out: Path, settings: JudgeSettings | None = None) -> None:
+
+def train_judge(
+    data: Path, out: Path, settings: JudgeSettings | None = None, device: torch.device | None = None
+) -> None:
     """Train on real pictures of the train split and write `out`/judge.safetensors; resumes from `out`/state.pt."""
-    settings = settings or JudgeSettings()
+    settings, device = settings or JudgeSettings(), device or training_device()
     torch.manual_seed(settings.schedule.seed)
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[:1500]
-    model = Judge(pictures.taught, pictures.styles).to(memory_format=torch.channels_last)
-    concept, style = torch.from_numpy(pictures.concept), torch.from_numpy(pictures.style)
+    model = Judge(pictures.taught, pictures.styles).to(device, memory_format=torch.channels_last)
+    concept, style = (torch.from_numpy(labels).to(device) for labels in (pictures.concept, pictures.style))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = np.sort(train[torch.randint(len(train), (settings.schedule.batch,)).numpy()])
-        with torch.autocast("cpu", torch.bfloat16):
-            found = model(moved(to_pixels(pictures.pictures[chosen])))
+        with torch.autocast(device.type, torch.bfloat16):
+            found = model(moved(to_pixels(pictures.pictures[chosen])).to(device))
         wanted = concept[chosen], style[chosen]
         losses = [F.cross_entropy(a.float(), b, label_smoothing=0.05) for a, b in zip(found, wanted, strict=True)]
         return sum(losses), {}

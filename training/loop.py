@@ -43,9 +43,25 @@ class Schedule:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 
-def can_compile() -> bool:
-    """Whether torch.compile has the C++ compiler it needs on a CPU."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def training_device() -> torch.device:
+    """Where the mini's parts are trained: on the first CUDA device, where there is none on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether the mini's parts are compiled for a device: for a CPU, where torch.compile has its C++ compiler."""
+    return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def steps_done(folder: Path) -> int:
+    """How many steps the state that `fit` left in `folder` has behind it; 0 without one."""
+    file = folder / "state.pt"
+    return torch.load(file, map_location="cpu", weights_only=True)["step"] if file.exists() else 0
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -71,7 +87,7 @@ def fit(
     """Train `parameters` of `model` for the schedule's steps; stops at any moment lose at most `save_every` steps.
 
     `loss_of(step)` draws its own batch. The global generator is seeded anew at each step, so a resumed run
-    takes the same steps as one never stopped. State lies in `folder`/state.pt.
+    takes the same steps as one never stopped. State lies in `folder`/state.pt, and goes on on any device.
     Raises FloatingPointError at a loss that is not finite; the last saved state stays.
     """
     parameters = [p for p in parameters if p.requires_grad]
@@ -81,7 +97,7 @@ def fit(
     recipe = repr(schedule)
     first = 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
         if state.get("recipe") != recipe or state["model"].keys() != names & model.state_dict().keys():
             raise BadInput(
                 f"{state_file} is of another model or recipe: move {folder} away, or go on with what it was begun with."

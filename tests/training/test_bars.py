@@ -15,7 +15,7 @@ from training.bars import cases, measure, report, scores
 from training.bars.cases import Case
 from training.bars.measure import Drawn, Seen
 from training.bars.scores import Score, mean, ratio, share, wilson
-from training.config import CONFIGS, read_settings
+from training.config import CONFIGS, describe, read_settings
 from training.instruments import Instruments, read_sheet, write_sheet
 from training.judge import Judge, Look, load_judge, save_judge
 
@@ -357,3 +357,8 @@ def test_help_of_model_mini_lists_its_settings(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["evaluate", "--model", "mini", "--help"])
     assert "\n  unseen (" in capsys.readouterr().out
+
+
+def test_every_setting_of_model_mini_is_described():
+    kind, _ = __main__.COMMANDS["evaluate"].mini.load()
+    assert [line for line in describe(kind) if not line.partition(")  ")[2]] == []

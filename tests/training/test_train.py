@@ -90,7 +90,7 @@ def test_weights_move_and_the_engine_loads_what_was_trained(root, twenty):
         assert '"noise": 0.1' in file.metadata()["stylear"]
 
 
-@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="there is no C++ compiler")
 def test_compiled_layers_train_the_same_weights_as_plain_ones(root, twenty):
     run(tiny_tokens.settings(root, "compiled", steps=20, compile=True, loss_chunk=16))
     assert_close(weights(root / "compiled"), twenty, tolerance=1e-4)
