@@ -14,6 +14,8 @@ from tqdm import tqdm
 from stylear.errors import BadInput
 from stylear.files import new_file
 
+from .together import place, shared
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -88,6 +90,8 @@ def fit(
 
     `loss_of(step)` draws its own batch. The global generator is seeded anew at each step, so a resumed run
     takes the same steps as one never stopped. State lies in `folder`/state.pt, and goes on on any device.
+    Of processes that share the training (`together`) each computes on what its own `loss_of` draws, the gradients are
+    averaged, and the first one saves and evaluates.
     Raises FloatingPointError at a loss that is not finite; the last saved state stays.
     """
     parameters = [p for p in parameters if p.requires_grad]
@@ -114,24 +118,27 @@ def fit(
         desc=name,
         unit="step",
         mininterval=10,
+        disable=place()[0] != 0,
     )
     for step in bar:
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = schedule.rate(step)
         loss, figures = loss_of(step)
-        if not math.isfinite(value := loss.item()):
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        if not math.isfinite(value := shared(parameters, loss).item()):
             raise FloatingPointError(
                 f"{name}: the loss of step {step} is {value}; the state of {state_file} is the last good one."
             )
-        model.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(parameters, schedule.clip)
         for optimizer in optimizers:
             optimizer.step()
         average = value if average is None else 0.98 * average + 0.02 * value
         bar.set_postfix({"loss": f"{average:.4f}"} | {k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
         done = step + 1
+        if place()[0] != 0:
+            continue
         if done % schedule.save_every == 0 or done == schedule.steps:
             kept = {k: v for k, v in model.state_dict().items() if k in names}
             states = [optimizer.state_dict() for optimizer in optimizers]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,12 @@ def tokens(work: Path) -> None:
 
 
 def base(work: Path) -> None:
+    from .loop import cores, training_device
     from .pretrain.base import train_base
+    from .together import together
 
-    train_base(work / "pictures", work / "tokens" / "codes.npz", work / "base")
+    processes = cores() if training_device().type == "cpu" else 1
+    together(partial(train_base, work / "pictures", work / "tokens" / "codes.npz", work / "base"), processes)
 
 
 def corpus(work: Path) -> None:

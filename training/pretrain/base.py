@@ -14,6 +14,7 @@ from ..data.pictures import SIZE, PictureSet
 from ..hf_model import answer_logits, build_chameleon, save_base
 from ..loop import Schedule, can_compile, fit, training_device
 from ..sequences import Batch, PictureTokens, answer_loss, assemble, contrast_loss, misread
+from ..together import place
 from .text import mini_tokenizer
 
 PLAIN, STYLED, DEPTH = range(3)
@@ -127,7 +128,7 @@ def train_base(
     s = settings
     model = build_chameleon(vocabulary.size, s.hidden, s.layers, s.heads, s.intermediate, s.positions).to(device)
 
-    model.set_attn_implementation("eager")  # compiled, it takes a third of the time of torch's own on a CPU
+    model.config._attn_implementation = "eager"  # compiled, it takes a third of the time of torch's own on a CPU
     codes = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
 
     def objective(ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
@@ -147,9 +148,12 @@ def train_base(
         pairs = s.pairs if step < s.contrast_steps else 0
         batch, _ = source.batch(kind, count, s.context_drop, rng, pairs=pairs, clear=step < s.clear_steps)
         batch = misread(batch, codes, rng.uniform(0, s.misread, len(batch.ids)), rng)
-        parts = (batch.ids, batch.answer, batch.labels, batch.style_slots)
-        loss, contrast = objective(*(part.to(device) for part in parts), pairs)
+        rank, processes = place()  # every process draws the whole batch and takes its rows, with their wrong prompts
+        right, wrong = range(rank, count, processes), range(count + rank, count + pairs, processes)
+        mine = (part[[*right, *wrong]].to(device) for part in vars(batch).values())
+        loss, contrast = objective(*mine, len(wrong))
         return loss + s.contrast * contrast, {"likelihood": loss.item(), "contrast": contrast.item()}
 
     fit("base", model, model.parameters(), loss_of, s.schedule, out)
-    save_base(model, tokenizer, out, SIZE)
+    if place()[0] == 0:
+        save_base(model, tokenizer, out, SIZE)
