@@ -34,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "pretrain":
             _pretrain(given)
             return 0
-        command = COMMANDS[given.command]
+        of_mini, quick = (getattr(given, name, None) for name in ("model", "quick"))
+        if quick and not of_mini:
+            parser.error("--quick goes with --model mini")
+        command, file = _shipped(given.command, of_mini)
         kind, start = command.load()
-        if summary := start(read_settings(kind, given.config, [*given.changes, *more])):
+        changes = [*given.changes, *more, *(["quick=true"] if quick else [])]
+        if summary := start(read_settings(kind, given.config or file, changes)):
             print(summary)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
@@ -68,16 +72,22 @@ def _pretrain(given: argparse.Namespace) -> None:
         print((given.work / "check.md").read_text(encoding="utf-8"))
 
 
+def _shipped(name: str, of_mini: str | None) -> tuple[Command, Path]:
+    """A command, or what `--model mini` makes of it, and the settings shipped for it."""
+    command = COMMANDS[name]
+    return (command.mini, CONFIGS / f"{name}_mini.yaml") if of_mini else (command, CONFIGS / f"{name}.yaml")
+
+
 class _Help(argparse.Action):
     """--help of a command: only then is the command's module imported, for its settings."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, command: Command):
+    def __init__(self, option_strings: Sequence[str], dest: str, command: str):
         super().__init__(option_strings, dest, nargs=0, help="show this and every setting")
         self.command = command
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        kind, _ = self.command.load()
-        file = parser.get_default("config")
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        command, file = _shipped(self.command, getattr(namespace, "model", None))
+        kind, _ = command.load()
         parser.epilog = f"settings (value in {file.name}, the one shipped):\n"
         parser.epilog += "\n".join(describe(kind, read_settings(kind, file)))
         parser.print_help()
@@ -95,10 +105,13 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=command.help, description=command.help, formatter_class=plain, add_help=False
         )
-        sub.add_argument("-h", "--help", action=_Help, dest="help", command=command)
-        sub.add_argument(
-            "--config", type=Path, default=CONFIGS / f"{name}.yaml", help="YAML file (default: the one shipped)"
-        )
+        sub.add_argument("-h", "--help", action=_Help, dest="help", command=name)
+        if command.mini:
+            sub.add_argument(
+                "--model", choices=["mini"], help=f"{command.mini.help} (--model mini --help: its settings)"
+            )
+            sub.add_argument("--quick", action="store_true", help="with --model mini: fewer pictures, wider intervals")
+        sub.add_argument("--config", type=Path, help="YAML file (default: the one shipped)")
         sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
     pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage or all")
     pretrain.add_argument("stage", choices=[*STAGES, "all"], help="one, in this order, or all that are not done")

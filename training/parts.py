@@ -97,6 +97,11 @@ class Parts:
         absent = name == "segmenter" and not self.has_segmenter()
         return None if absent else files_sha256(self._files(name))
 
+    def files(self) -> list[Path]:
+        """All files that the whole model is read from."""
+        names = ("base", "adapter", "vqgan", "image_encoder", *(["segmenter"] if self.has_segmenter() else []))
+        return sorted({file for name in names for file in self._files(name)})
+
     def _files(self, name: str) -> list[Path]:
         if name == "adapter":
             return adapter_files(self.place(name), is_merged(self.base_place))

@@ -91,6 +91,13 @@ def judge(work: Path) -> None:
     train_judge(work / "pictures", work / "judge")
 
 
+def instruments(work: Path) -> None:
+    from .instruments import write_instruments
+    from .judge import BUNDLED
+
+    write_instruments(work, BUNDLED)
+
+
 def bundle(work: Path) -> None:
     from .bundle import bundle
 
@@ -98,14 +105,17 @@ def bundle(work: Path) -> None:
 
 
 def check(work: Path) -> None:
-    from stylear import StyleAR
-
-    from .check import check, report
+    from .bars.command import BarsSettings, run
+    from .config import CONFIGS, read_settings
+    from .instruments import FILES
+    from .judge import BUNDLED
     from .loop import write_atomically
+    from .parts import Parts
 
-    model, judge = StyleAR.load("mini", device="cpu"), work / "judge" / "judge.safetensors"
-    figures = report(check(model, work / "pictures", judge, work / "check.png"))
-    write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
+    settings = read_settings(BarsSettings, CONFIGS / "evaluate_mini.yaml")
+    measured = files_sha256([*Parts(settings.model).files(), *(BUNDLED / name for name in FILES)])
+    table = run(settings.model_copy(update={"out": work / "check" / measured[:12]}))
+    write_atomically(work / "check.md", lambda path: path.write_text(table + "\n", encoding="utf-8"))
 
 
 def _icons_recipe() -> dict[str, Any]:
@@ -264,8 +274,9 @@ STAGES = {
             _adapter_recipe,
         ),
         Stage(judge, "classifier that measures", ("pictures",), ("judge.safetensors",), _judge_recipe),
+        Stage(instruments, "training/eval", ("icons", "pictures", "judge")),
         Stage(bundle, "stylear/mini", ("icons", "vqgan", "clip", "sam", "base", "adapter")),
-        Stage(check, "check.md, check.png", ("pictures", "judge")),
+        Stage(check, "check.md, and a page of pictures in check/", ("judge",)),
     )
 }
 

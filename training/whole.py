@@ -47,8 +47,9 @@ COSTS = {
     "corpus": Cost(90, disk=0.6 * GB),
     "adapter": Cost(0.1, 1.6, 0.05 * GB),
     "judge": Cost(0.02, 0.4, 0.03 * GB),
+    "instruments": Cost(15, disk=0.01 * GB),
     "bundle": Cost(5, disk=0.03 * GB),
-    "check": Cost(130),
+    "check": Cost(400),
 }
 
 

@@ -26,7 +26,7 @@ def command(monkeypatch, tmp_path):
 
     def command(run) -> None:
         class Try:
-            help = "try"
+            help, mini = "try", None
 
             @staticmethod
             def load():

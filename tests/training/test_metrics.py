@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection, ViTConfig, ViTModel
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
-from training.judge import Judge
+from training.judge import Judge, save_judge
 from training.metrics import plots
 from training.metrics.agreement import WithinSet, WithReference, WithText
 from training.metrics.cells import Cell, Eyes, Reference
@@ -170,11 +170,6 @@ def test_without_models_every_metric_is_left_out_by_name():
     found, left_out = measures(MetricModels(), "cpu")
     assert found == []
     assert set(left_out) == {"CLIP-T", "CLIP-I", "leakage", "DINO (reference)", "DINO (set)", "CSD"}
-
-
-def test_a_judge_without_its_names_is_refused():
-    with pytest.raises(BadInput, match="judge_names"):
-        measures(MetricModels(judge="judge.safetensors"), "cpu")
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -357,7 +352,7 @@ def test_a_picture_fills_a_square_and_keeps_its_shape():
 
 
 def test_the_judges_shares_are_of_the_names_it_knows(make, tmp_path):
-    readings = Readings("a judge", Judge(2, 2), ["cat", "red apple"], ["oil", "neon"])
+    readings = Readings("a judge", Judge(["cat", "red apple"], ["oil", "neon"]))
     one = make(RED, RED, "a cat", "a red apple")
     cells = [one, Cell(Reference("oil 3", one.reference.picture, "cats"), "tree", "tree", 0, make(GREEN).picture)]
     readings.read = {cells[0].picture: ("red apple", "oil"), cells[1].picture: ("cat", "oil")}
@@ -367,17 +362,15 @@ def test_the_judges_shares_are_of_the_names_it_knows(make, tmp_path):
     assert scores["style recognised"] == pytest.approx([float("nan"), 1], nan_ok=True)
 
 
-def test_a_judge_is_read_from_its_weights_and_a_list_of_names(tmp_path, make):
+def test_a_judge_is_read_with_the_names_it_has(tmp_path, make):
     torch.manual_seed(0)
-    state = {key: value.contiguous() for key, value in Judge(3, 2).state_dict().items()}
-    save_file(state, tmp_path / "judge.safetensors")
-    (tmp_path / "names.json").write_text(json.dumps({"concepts": ["a", "b", "c"], "styles": ["x", "y"]}))
-    readings = Readings.load(str(tmp_path / "judge.safetensors"), str(tmp_path / "names.json"))
+    save_judge(Judge("abc", "xy"), tmp_path / "judge.safetensors")
+    readings = Readings.load(str(tmp_path / "judge.safetensors"))
     concept, style = readings.of([make(RED).picture])[0]
-    assert concept in "abc" and style in "xy"
-    (tmp_path / "names.json").write_text(json.dumps({"concepts": ["a"], "styles": ["x", "y"]}))
-    with pytest.raises(BadCheckpoint, match="concept"):
-        Readings.load(str(tmp_path / "judge.safetensors"), str(tmp_path / "names.json"))
+    assert concept in "abc" and style in "xy" and "3 concepts, 2 styles" in readings.name
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(BadCheckpoint, match="is no judge"):
+        Readings.load(str(tmp_path / "other.safetensors"))
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
