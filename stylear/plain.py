@@ -1,4 +1,4 @@
-"""A decoder's pass in float32 on a CPU, in few and plain calls: in a small model calls cost as much as arithmetic."""
+"""A decoder's pass on a CPU, in few and plain calls: in a small model calls cost as much as arithmetic."""
 
 import math
 
@@ -33,10 +33,11 @@ class Plain:
 
     @staticmethod
     def suits(model: Chameleon) -> bool:
-        """Whether a model can be read so: float32 on a CPU, neither quantised nor compiled, norms before the layers."""
+        """Whether a model can be read so: on a CPU, neither quantised nor compiled, with norms before its layers."""
         weight, layer = model.lm_head.weight, model.model.layers[0]
         whole = isinstance(layer.mlp.down_proj, nn.Linear) and layer._compiled_call_impl is None
-        return whole and weight.device.type == "cpu" and weight.dtype == torch.float32 and not layer.swin_norm
+        served = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+        return whole and served and not layer.swin_norm
 
     def read(
         self, embeddings: Tensor, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool = True
@@ -63,5 +64,5 @@ class Plain:
         return self._normed(hidden, self._norm).view(embeddings.shape)
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        return (hidden / torch.hypot(length, self._least)).mul_(weight)
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
+        return (hidden / torch.hypot(length, self._least)).to(hidden.dtype).mul_(weight)
