@@ -153,6 +153,13 @@ class HostedModel:
         self.model = model
         self.patchers = {name: _patcher(part) for name, part in model.parts.items()}
 
+    @classmethod
+    def on(cls, wire) -> "HostedModel":
+        """What a model input was given; BadInput for a value that a workflow wrote there itself."""
+        if not isinstance(wire, cls):
+            raise BadInput(f"model is a {type(wire).__name__}, not a StyleAR model. Connect Load StyleAR to it.")
+        return wire
+
     @property
     def patcher(self) -> ModelPatcher:
         """The largest part's patcher, by which ComfyUI's cache recognises a value that holds a model."""
@@ -174,17 +181,6 @@ def on_device(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     patcher = _patcher(module)  # ComfyUI forgets the module when this reference goes
     management.load_models_gpu([patcher], force_full_load=True)
     yield patcher.model.part
-
-
-def sampling_memory(
-    engine, width: int, height: int, batch_size: int, cfg: float, condition: torch.Tensor | None = None
-) -> int:
-    """Bytes of a batch's keys and values: of a picture's tokens, a condition's and a usual prompt, twice if guided."""
-    config, weight = engine.base.config, engine.base.lm_head.weight
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
-    across, down = (2 * (side or engine.size) // engine.grid for side in (width, height))
-    given = 0 if condition is None else condition.numel() + len(condition)
-    return (1 + (cfg != 1)) * batch_size * token * (down * (across + 1) + given + 256)
 
 
 def offload_device() -> torch.device:
@@ -247,6 +243,8 @@ class Run:
 
 def first_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """The first picture of an IMAGE [B, H, W, C], which may be float16: float32 [H, W, C] on the CPU."""
+    if not isinstance(image, torch.Tensor):
+        raise BadInput(f"{name} is a {type(image).__name__}, not a picture. Connect an IMAGE to it.")
     if image.ndim != 4 or image.numel() == 0:
         raise BadInput(f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3].")
     return image[0].detach().to("cpu", torch.float32)
@@ -257,7 +255,11 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
 
     LoadImage gives 64 x 64 zeros for a picture without alpha: that is no mask, not an empty region.
     """
-    if mask is None or mask.numel() == 0:
+    if mask is None:
+        return None
+    if not isinstance(mask, torch.Tensor) or mask.ndim < 2:
+        raise BadInput("mask is not a mask. Connect a MASK to it.")
+    if mask.numel() == 0:
         return None
     mask = mask.reshape(-1, *mask.shape[-2:])[0].detach().to("cpu", torch.float32)
     return mask if mask.any() else None

@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
 from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
+from .preview import Growing
 from .quantize import quantize as reduce
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
@@ -259,7 +259,8 @@ class StyleAR:
         to all of a picture's, or "auto" for what is fastest here; in float32 it never changes the picture.
         `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
-        after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures.
+        after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures; the last one
+        is the result, those before show nearly what it will be (see `preview`).
         Raises BadInput for a value out of its range and for a prompt that is too long.
         """
         settings = SamplingSettings(cfg, top_k, temperature)
@@ -276,17 +277,26 @@ class StyleAR:
             max_length=self._room(grid, condition),
         )
         start = embed_prompt(self.base, template, style.tokens)
-        on_row = None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0]))
 
         def codes_of(seeds: Sequence[int]) -> Tensor:
+            rows, growing = LATENTS_PER_GRID * grid[0], Growing(self._draw, LATENTS_PER_GRID * grid[0])
+
+            def show(row: int, codes: Tensor) -> None:
+                if row + 1 < rows:
+                    preview(growing.grow(codes[:previews]))
+
             if progress:
                 progress(0, codes_in(grid))
             windows = self._windows(window, grid, len(seeds) * (1 + (settings.cfg != 1)), cancelled)
+            on_row = show if preview else None
             return sample(
                 self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
             )
 
-        return self._draw(self._in_memory(codes_of, seeds), grid[0])
+        pictures = self._draw(self._in_memory(codes_of, seeds))
+        if preview:
+            preview(pictures[:previews])
+        return pictures
 
     def _windows(
         self, window: int | str, grid: tuple[int, int], rows: int, cancelled: Callable[[], bool] | None
@@ -346,11 +356,10 @@ class StyleAR:
             raise BadInput("The condition is not what encode_condition returns. Encode the map with it.")
         return limit - taken + _tokens(*(side // LATENTS_PER_GRID for side in condition.shape))
 
-    def _draw(self, codes: Tensor, height: int) -> Tensor:
-        """Pictures of codes int64 [B, rows, w], `height` grid steps high, grey below the rows there are."""
+    def _draw(self, codes: Tensor) -> Tensor:
+        """Pictures float32 [B, H, W, 3] in 0..1, on the CPU, of codes int64 [B, h, w]."""
         place = _place(self.vqgan)
         pictures = torch.cat([self.vqgan.decode(one[None].to(place)).float().cpu() for one in codes])
-        pictures = F.pad(pictures, (0, 0, 0, height * self.grid - pictures.shape[2]))
         return ((pictures.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).contiguous()
 
 

@@ -89,18 +89,6 @@ def test_a_depth_model_is_a_folder_that_reads_pictures_and_no_text(host, models)
 # -- memory --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "height", "latents"), [(0, 0, (16, 16)), (128, 0, (32, 16)), (0, 32, (16, 8))])
-def test_the_memory_asked_for_sampling_is_that_of_the_keys_and_values(host, engine, width, height, latents):
-    tokens = latents[1] * (latents[0] + 1) + 256
-    rows, keys_and_values, half = 2 * 3, 2 * 3 * 5 * 7, 2
-    needed = rows * tokens * keys_and_values * half
-    assert host.sampling_memory(engine, width, height, 3, 4.0) == needed
-    assert host.sampling_memory(engine, width, height, 3, 1.0) == needed // 2, "no guidance, no second row"
-    condition = torch.zeros(20, 12, dtype=torch.int64)
-    with_condition = rows * (tokens + 20 * 13) * keys_and_values * half
-    assert host.sampling_memory(engine, width, height, 3, 4.0, condition) == with_condition
-
-
 def test_only_the_parts_a_node_needs_are_loaded(comfy, host, model):
     comfy.management.unload_all_models()
     assert model.ready("vqgan", "no such part") is model.model
@@ -217,6 +205,17 @@ def test_a_half_precision_batch_gives_its_first_picture_in_float32(host):
     picture = host.first_picture(batch, "image")
     assert picture.dtype == torch.float32
     assert torch.equal(picture, batch[0].float())
+
+
+@pytest.mark.parametrize("value", ["a string", 3, None])
+def test_a_value_written_where_a_wire_belongs_is_refused_by_the_inputs_name(host, errors, value):
+    with pytest.raises(errors.BadInput, match="model is a .* Connect Load StyleAR"):
+        host.HostedModel.on(value)
+    with pytest.raises(errors.BadInput, match="image is a .* Connect an IMAGE"):
+        host.first_picture(value, "image")
+    if value is not None:
+        with pytest.raises(errors.BadInput, match="Connect a MASK"):
+            host.first_mask(value)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4, 3), (1, 0, 4, 3), (4, 4, 3)])
