@@ -2,7 +2,6 @@
 
 from comfy_api.latest import io
 
-from ..stylear.memory import sampling_bytes
 from . import host, sockets
 
 
@@ -125,6 +124,8 @@ class ARSample(io.ComfyNode):
         condition=None,
         window: str = "auto",
     ) -> io.NodeOutput:
+        from ..stylear.memory import sampling_bytes
+
         run, held = host.Run(), host.HostedModel.on(model)
         parts, size = held.model, (width or held.model.size, height or held.model.size)
         memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, cfg, condition)

@@ -3,7 +3,6 @@
 import torch
 from comfy_api.latest import io
 
-from ..stylear.memory import picture_bytes
 from . import host, sockets
 
 AS_IS = "the image is a depth map"
@@ -49,6 +48,8 @@ class DepthCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: host.HostedModel, image: torch.Tensor, depth_from: str = AS_IS) -> io.NodeOutput:
+        from ..stylear.memory import picture_bytes
+
         held, picture = host.HostedModel.on(model), host.first_picture(image, "image")
         memory = picture_bytes(held.model.vqgan, (held.model.size, held.model.size))
         with host.contained():

@@ -4,7 +4,6 @@ import torch
 from comfy_api.latest import io
 
 from ..stylear.errors import BadInput
-from ..stylear.memory import segmenting_bytes
 from . import host, sockets
 
 
@@ -109,6 +108,8 @@ class SAMSubtract(io.ComfyNode):
         points: str = "",
         box: str = "",
     ) -> io.NodeOutput:
+        from ..stylear.memory import segmenting_bytes
+
         held = host.HostedModel.on(model)
 
         def segment(*prompt) -> torch.Tensor:

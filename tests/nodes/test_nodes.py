@@ -184,6 +184,11 @@ def asked(pack, extension, engine, monkeypatch):
     return asked
 
 
+def test_the_bundled_mini_is_what_load_stylear_begins_with(nodes, host, models):
+    model = next(item for item in nodes["LoadStyleAR"].define_schema().inputs if item.id == "model")
+    assert model.default == host.MINI == model.options[0]
+
+
 def test_load_stylear_opens_the_bundled_mini_by_its_name(nodes, host, asked, engine):
     (model,) = nodes["LoadStyleAR"].execute(model=host.MINI).result
     assert model.model is engine
