@@ -35,7 +35,7 @@ from .preview import Growing
 from .quantize import quantize as reduce
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
-from .segment import Segmenter, content_picture
+from .segment import Segmenter, can_segment, content_picture, package
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
@@ -95,12 +95,12 @@ class StyleAR:
         """Load a model: "mini" for the bundled one, or a folder or file for each part.
 
         A file is known by what is in it. A part that is not given is looked for in the folder `base` and
-        those directly below it; only the segmenter may be absent. `dtype` of the base: float32, bfloat16 or
-        float16 (torch's, or the name), by default bfloat16 on CUDA and float32 elsewhere; the smaller parts
-        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. `quantize`: "int8" or "int4"
-        keeps the base's matrices in so many bits, for less memory. `compile`: let torch.compile rewrite the base's
-        layers at first use, which takes a compiler and minutes. Raises MissingPart with the part, where it was
-        looked for and how to get it, or BadCheckpoint.
+        those directly below it; only the segmenter may be absent, and is left out if segment_anything is not
+        installed. `dtype` of the base: float32, bfloat16 or float16 (torch's, or the name), by default bfloat16 on
+        CUDA and float32 elsewhere; the smaller parts stay float32, as released. `device`: by default CUDA, then MPS,
+        then the CPU. `quantize`: "int8" or "int4" keeps the base's matrices in so many bits, for less memory.
+        `compile`: let torch.compile rewrite the base's layers at first use, which takes a compiler and minutes.
+        Raises MissingPart with the part, where it was looked for and how to get it, or BadCheckpoint.
         """
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
         _check_paths(base=base, **{name: place for name, place in given.items() if place is not None})
@@ -110,7 +110,7 @@ class StyleAR:
         size = trained_size(base)
         beside = base.folder
         adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
-        segmenter = segmenter or (beside if holds("segmenter", beside) else None)
+        segmenter = segmenter or (beside if holds("segmenter", beside) and can_segment() else None)
         lora, resampler = load_adapter(adapter, is_merged(base))
         decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=find("vqgan", vqgan).path)
         parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
@@ -167,6 +167,7 @@ class StyleAR:
         Raises MissingPart without a segmenter, BadInput where nothing is found.
         """
         if self.segmenter is None:
+            package()
             part = PARTS["segmenter"]
             raise MissingPart(
                 f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH.\n"
