@@ -184,6 +184,12 @@ def asked(pack, extension, engine, monkeypatch):
     return asked
 
 
+@pytest.mark.parametrize("name", ["dtype", "quantize"])
+def test_the_ways_to_hold_weights_say_what_a_7b_model_takes(nodes, name):
+    tooltip = next(item for item in nodes["LoadStyleAR"].define_schema().inputs if item.id == name).tooltip
+    assert "7B" in tooltip and "GB" in tooltip and "about 14" in tooltip
+
+
 def test_the_bundled_mini_is_what_load_stylear_begins_with(nodes, host, models):
     model = next(item for item in nodes["LoadStyleAR"].define_schema().inputs if item.id == "model")
     assert model.default == host.MINI == model.options[0]
