@@ -9,9 +9,10 @@ from safetensors import SafetensorError
 
 from stylear.errors import StyleARError
 
+from . import stages
 from .commands import COMMANDS, Command
 from .config import CONFIGS, describe, read_settings
-from .stages import STAGES, run
+from .stages import STAGES
 
 _DESCRIPTION = """From pictures and prompts to an adapter of your own, in this order:
 
@@ -27,9 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, more = parser.parse_known_args(arguments)
     if unknown := [word for word in more if word.startswith("-") or given.command == "pretrain"]:
         parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
+    if given.command == "pretrain" and given.plan and given.stage != "all":
+        parser.error("--plan is for `pretrain all`")
     try:
         if given.command == "pretrain":
-            run(given.stage, given.work, given.downloads)
+            _pretrain(given)
             return 0
         command = COMMANDS[given.command]
         kind, start = command.load()
@@ -51,6 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _pretrain(given: argparse.Namespace) -> None:
+    """One stage; or the plan of all, then all of it, then the figures of what was made."""
+    if given.stage != "all":
+        stages.run(given.stage, given.work, given.downloads)
+        return
+    from . import whole
+
+    plan = whole.survey(given.work, given.downloads)
+    print(plan, flush=True)
+    if not given.plan:
+        whole.make(plan, given.downloads)
+        print((given.work / "check.md").read_text(encoding="utf-8"))
+
+
 class _Help(argparse.Action):
     """--help of a command: only then is the command's module imported, for its settings."""
 
@@ -60,7 +77,9 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         kind, _ = self.command.load()
-        parser.epilog = "settings (default):\n" + "\n".join(describe(kind))
+        file = parser.get_default("config")
+        parser.epilog = f"settings (value in {file.name}, the one shipped):\n"
+        parser.epilog += "\n".join(describe(kind, read_settings(kind, file)))
         parser.print_help()
         parser.exit()
 
@@ -81,8 +100,9 @@ def _parser() -> argparse.ArgumentParser:
             "--config", type=Path, default=CONFIGS / f"{name}.yaml", help="YAML file (default: the one shipped)"
         )
         sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
-    pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage")
-    pretrain.add_argument("stage", choices=list(STAGES), help="run them in this order")
+    pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage or all")
+    pretrain.add_argument("stage", choices=[*STAGES, "all"], help="one, in this order, or all that are not done")
+    pretrain.add_argument("--plan", action="store_true", help="only say what `all` would do, and how long it takes")
     pretrain.add_argument(
         "--work",
         type=Path,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .data.pictures import PictureSet
-from .loop import Schedule, fit, write_atomically
+from .loop import Schedule, fit, training_device, write_atomically
 from .pretrain.clip import moved
 from .pretrain.vqgan import to_pixels
 
@@ -18,7 +18,7 @@ from .pretrain.vqgan import to_pixels
 @dataclass(frozen=True)
 class JudgeSettings:
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1500, batch=64, learning_rate=3e-3, warmup=50, clip=5.0)
+        default_factory=lambda: Schedule(steps=3000, batch=64, learning_rate=3e-3, warmup=50, clip=5.0)
     )
 
 
@@ -51,23 +51,26 @@ class Judge(nn.Module):
     def read(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Concept and style indices of pictures uint8 [B, 64, 64, 3]."""
         self.eval()
-        parts = [self(to_pixels(part)) for part in np.array_split(pictures, -(-len(pictures) // 64))]
-        return tuple(torch.cat(found).argmax(1).numpy() for found in zip(*parts, strict=True))
+        device = self.style.weight.device
+        parts = [self(to_pixels(part).to(device)) for part in np.array_split(pictures, -(-len(pictures) // 64))]
+        return tuple(torch.cat(found).argmax(1).cpu().numpy() for found in zip(*parts, strict=True))
 
 
-def train_judge(data: Path, out: Path, settings: JudgeSettings | None = None) -> None:
+def train_judge(
+    data: Path, out: Path, settings: JudgeSettings | None = None, device: torch.device | None = None
+) -> None:
     """Train on real pictures of the train split and write `out`/judge.safetensors; resumes from `out`/state.pt."""
-    settings = settings or JudgeSettings()
+    settings, device = settings or JudgeSettings(), device or training_device()
     torch.manual_seed(settings.schedule.seed)
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[:1500]
-    model = Judge(len(pictures.taught), len(pictures.styles)).to(memory_format=torch.channels_last)
-    concept, style = torch.from_numpy(pictures.concept), torch.from_numpy(pictures.style)
+    model = Judge(len(pictures.taught), len(pictures.styles)).to(device, memory_format=torch.channels_last)
+    concept, style = (torch.from_numpy(labels).to(device) for labels in (pictures.concept, pictures.style))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = np.sort(train[torch.randint(len(train), (settings.schedule.batch,)).numpy()])
-        with torch.autocast("cpu", torch.bfloat16):
-            found = model(moved(to_pixels(pictures.pictures[chosen])))
+        with torch.autocast(device.type, torch.bfloat16):
+            found = model(moved(to_pixels(pictures.pictures[chosen])).to(device))
         wanted = concept[chosen], style[chosen]
         losses = [F.cross_entropy(a.float(), b, label_smoothing=0.05) for a, b in zip(found, wanted, strict=True)]
         return sum(losses), {}

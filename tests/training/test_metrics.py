@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
 from training.judge import Judge
+from training.metrics import plots
 from training.metrics.agreement import WithinSet, WithReference, WithText
 from training.metrics.cells import Cell, Eyes, Reference
 from training.metrics.clip import ClipScore
@@ -138,6 +140,17 @@ def test_the_harmonic_mean_is_of_the_two_means_and_takes_csd_before_clip(make):
     del values["CSD"]
     assert balance(cells, values, models, 100).mean == pytest.approx(2 * 0.3 * 1.0 / 1.3)
     assert balance(cells, {"CLIP-T": values["CLIP-T"]}, models, 100) is None
+
+
+def test_a_harmonic_mean_of_a_score_below_0_is_0_and_says_so_in_the_table_and_in_its_panel(make, tmp_path, monkeypatch):
+    values = {"CLIP-T": np.array([-0.2]), "CLIP-I": np.array([0.5])}
+    both = balance([make(RED, prompt="a")], values, dict.fromkeys(values, "m"), 100)
+    assert both.mean == 0 and "0 where either is not above 0" in both.definition
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda canvas, axes, path: drawn.append(canvas))
+    plots.bars([asdict(both)], tmp_path / "bars.png")
+    told = [text.get_text().replace("\n", " ") for text in drawn[0].axes[0].texts]
+    assert "0.000" in told and f"0 everywhere: {both.definition}" in told
 
 
 def test_the_table_says_what_was_left_out_and_keeps_strangers_names_in_their_cells():

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from stylear import StyleAR
+from stylear.errors import BadInput
 from training import bundle, check, config, judge, stages
 from training.data.pictures import PictureSet, build_pictures
 from training.data.renderers import STYLES
@@ -28,7 +29,7 @@ def work(icons, tmp_path_factory):
     shutil.copytree(icons, folder / "icons")
     with pytest.MonkeyPatch.context() as patch:
         for module in (vqgan, clip, sam, tokens, base):
-            patch.setattr(module, "can_compile", lambda: False)
+            patch.setattr(module, "can_compile", lambda device: False)
         few = {name: STYLES[name] for name in ("plain", "neon", "toon", "sepia", "knit")}
         patch.setattr("training.data.pictures.STYLES", few)
         patch.setattr("training.data.pictures.HELD_OUT_PAIRS", 0.4)
@@ -46,13 +47,13 @@ def work(icons, tmp_path_factory):
             folder / "base",
             base.BaseSettings(hidden=64, layers=2, heads=1, depth_every=3, pairs=1, clear_steps=1, schedule=MUON),
         )
-        stages.corpus(folder)
+        stages.run("corpus", folder)
         few_steps = {"steps": 3, "batch": 2, "micro_batch": 2, "ratio": (1, 0), "sample_every": 0, "held_out": 2}
         whole = config.read_settings
         patch.setattr(config, "read_settings", lambda *given: whole(*given).model_copy(update=few_steps))
-        patch.setattr("training.loop.can_compile", lambda: False)
+        patch.setattr("training.loop.can_compile", lambda device: False)
         AcceleratorState._reset_state(reset_partial_state=True)
-        stages.adapter(folder)
+        stages.run("adapter", folder)
         AcceleratorState._reset_state(reset_partial_state=True)
     return folder
 
@@ -110,6 +111,16 @@ def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
     assert {name.rsplit(".", 1)[1] for name in lora} == {"A", "B"}
     assert any(tensor.abs().sum() > 0 for name, tensor in lora.items() if name.endswith(".B"))
     assert not any("weight" in name for name in lora)
+
+
+def test_a_stage_that_was_made_is_known_and_another_setting_is_refused(work, monkeypatch):
+    adapter = stages.STAGES["adapter"]
+    record = json.loads((work / "adapter" / stages.RECORD).read_text())
+    assert record.keys() == {"base", "vqgan", "clip", "corpus", "settings"} and adapter.is_made(work)
+    other = replace(adapter, recipe=lambda: {"settings": {"steps": 4}})
+    monkeypatch.setitem(stages.STAGES, "adapter", other)
+    with pytest.raises(BadInput, match="adapter was made of other things than there are now: settings"):
+        stages.run("adapter", work)
 
 
 def test_the_bundle_names_every_family_and_its_licence(mini, icons):
