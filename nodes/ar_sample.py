@@ -124,10 +124,13 @@ class ARSample(io.ComfyNode):
         condition=None,
         window: str = "auto",
     ) -> io.NodeOutput:
-        run = host.Run()
-        memory = host.sampling_memory(model.model, width, height, batch_size, cfg, condition)
-        engine = model.ready("base", "vqgan", memory=memory)
+        from ..stylear.memory import sampling_bytes
+
+        run, held = host.Run(), host.HostedModel.on(model)
+        parts, size = held.model, (width or held.model.size, height or held.model.size)
+        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, cfg, condition)
         with host.contained():
+            engine = held.ready("base", "vqgan", memory=memory)
             images = engine.generate(
                 prompt,
                 style,

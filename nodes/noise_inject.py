@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..stylear.errors import BadInput
 from . import sockets
 
 
@@ -51,4 +52,8 @@ class NoiseInject(io.ComfyNode):
 
     @classmethod
     def execute(cls, style, gamma: float, seed: int) -> io.NodeOutput:
+        from ..stylear.style import StyleTokens
+
+        if not isinstance(style, StyleTokens):
+            raise BadInput(f"style is a {type(style).__name__}, not a style. Connect Style Token Encode to it.")
         return io.NodeOutput(style.with_noise(gamma, seed))
