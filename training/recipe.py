@@ -62,6 +62,9 @@ class TrainSettings(Settings):
     noise: float = Field(0.1, ge=0, le=1000, description="gamma: standard deviation of the noise on the style tokens")
     views: Views = Field(Views(), description="changes to the picture that the style comes from")
     contrast: StyleContrast = Field(StyleContrast(), description="against the style of another picture")
+    drift: float = Field(
+        0.0, ge=0, le=1, description="share of samples that read a run of their codes as those of another picture"
+    )
     context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
     ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
     held_out: int = Field(0, ge=0, description="pictures kept from training to measure the loss on")

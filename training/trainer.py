@@ -84,7 +84,7 @@ class Trainer:
         kinds = self.tokens.kinds.copy()
         kinds[held] = HELD_OUT
         reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1)
-        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch)
+        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.drift)
         self.samples = Samples(self.tokens, Mix(kinds, s.ratio, s.seed), draws, *reads)
         self.held_out = Samples(self.tokens, Listed(np.sort(held)), Draws(s.seed), *reads) if len(held) else None
         self.rates = (s.lora_rate, s.resampler_rate)
