@@ -1,9 +1,12 @@
 """ARSample: style tokens and a prompt become pictures."""
 
+import torch
 from comfy_api.latest import io
 
 from ..stylear.errors import BadInput
 from . import host, sockets
+
+_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 
 
 class ARSample(io.ComfyNode):
@@ -125,11 +128,18 @@ class ARSample(io.ComfyNode):
         condition=None,
         window: str = "auto",
     ) -> io.NodeOutput:
-        run = host.Run()
-        model, window = host.hosted(model), _window(window)
-        memory = host.sampling_memory(model.model, width, height, batch_size, cfg, condition)
-        engine = model.ready("base", "vqgan", memory=memory)
+        from ..stylear.checks import MAX_SETTING, number, whole
+        from ..stylear.memory import sampling_bytes
+
+        run, held, window = host.Run(), host.HostedModel.on(model), _window(window)
+        width, height = whole("width", width, 0, _MANY), whole("height", height, 0, _MANY)
+        batch_size, cfg = whole("batch_size", batch_size, 1, _MANY), number("cfg", cfg, 0, MAX_SETTING)
+        if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
+            raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
+        parts, size = held.model, (width or held.model.size, height or held.model.size)
+        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, cfg, condition)
         with host.contained():
+            engine = held.ready("base", "vqgan", memory=memory)
             images = engine.generate(
                 prompt,
                 style,

@@ -48,11 +48,14 @@ class DepthCondition(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: host.HostedModel, image: torch.Tensor, depth_from: str = AS_IS) -> io.NodeOutput:
-        model, picture = host.hosted(model), host.first_picture(image, "image")
+        from ..stylear.memory import picture_bytes
+
+        held, picture = host.HostedModel.on(model), host.first_picture(image, "image")
+        memory = picture_bytes(held.model.vqgan, (held.model.size, held.model.size))
         with host.contained():
             if depth_from != AS_IS:
                 from ..stylear.condition import depth_from_photo, load_depth_model
 
                 with host.on_device(load_depth_model(host.locate_model(depth_from))) as depth_model:
                     picture = depth_from_photo(picture, depth_model)
-            return io.NodeOutput(model.ready("vqgan").encode_condition(picture))
+            return io.NodeOutput(held.ready("vqgan", memory=memory).encode_condition(picture))

@@ -14,17 +14,16 @@ import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 
-from ..stylear.checks import MAX_SETTING, number, whole
 from ..stylear.errors import BadInput, MissingPart
 from ..stylear.images import is_plain, to_pil
 
 MINI = "mini (bundled)"
 WITH_MODEL = "with the model"
 FOLDER = "stylear"
-_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 _PACK = Path(__file__).parents[1]
 PICTURES = (_PACK / "stylear" / "mini" / "references", _PACK / "workflows" / "input")
 _WEIGHTS = (".safetensors", ".pth", ".ckpt", ".pt", ".bin")
+_BASES = "diffusion_models"
 _SHARED_FOLDERS = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vision", "segmenter": "sams"}
 
 
@@ -32,9 +31,12 @@ _SHARED_FOLDERS = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vi
 
 
 def register_folders() -> None:
-    """Add models/stylear to ComfyUI's folders, beside what extra_model_paths.yaml has already put there."""
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
-    folder_paths.folder_names_and_paths[FOLDER][1].update({*_WEIGHTS, ".json"})
+    """Add models/stylear and models/sams to ComfyUI's folders, beside what extra_model_paths.yaml has put there."""
+    for key, endings in ((FOLDER, {*_WEIGHTS, ".json"}), (_SHARED_FOLDERS["segmenter"], {*_WEIGHTS})):
+        known = folder_paths.folder_names_and_paths.get(key, ((), ()))[1]
+        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
+        if not known:  # a set that another pack has filled may be shared, and is left as it is
+            folder_paths.folder_names_and_paths[key][1].update(endings)
 
 
 def offer_pictures() -> None:
@@ -55,11 +57,17 @@ def offer_pictures() -> None:
         logging.warning("StyleAR: the example pictures could not be copied to %s: %s", target, error)
 
 
-def _files(key: str) -> list[str]:
-    """Every file ComfyUI lists under a folder key (its listing is cached), with forward slashes."""
-    if key not in folder_paths.folder_names_and_paths:
-        return []
-    return [name.replace(os.sep, "/") for name in folder_paths.get_filename_list(key)]
+class Listing(dict):
+    """Every file ComfyUI lists under a folder key, with forward slashes; each key is listed when first asked for.
+
+    One serves one description of a node, so that new files are in the next.
+    """
+
+    def __missing__(self, key: str) -> list[str]:
+        known = key in folder_paths.folder_names_and_paths
+        names = folder_paths.get_filename_list(key) if known else []
+        self[key] = [name.replace(os.sep, "/") for name in names]
+        return self[key]
 
 
 def _folders_of(files: list[str], *markers: str) -> list[str]:
@@ -70,22 +78,38 @@ def _folders_of(files: list[str], *markers: str) -> list[str]:
     return sorted(folder for folder in found if all(f"{folder}/{marker}" in known for marker in markers))
 
 
-def model_choices() -> list[str]:
-    """The bundled mini, then each folder of models/stylear that is, or has in base/, a base model."""
-    files = _files(FOLDER)
-    whole = _folders_of(files, "base/config.json")
+def model_choices(listed: Listing | None = None) -> list[str]:
+    """The bundled mini, then the folders that are, or have in base/, a base model.
+
+    Those of models/stylear by their name, those of models/diffusion_models with that before it.
+    """
+    listed = Listing() if listed is None else listed
+    whole = _folders_of(listed[FOLDER], "base/config.json")
     bare = {
-        *_folders_of(files, "config.json", "tokenizer.json"),
-        *_folders_of(files, "config.json", "model.safetensors.index.json"),
+        *_folders_of(listed[FOLDER], "config.json", "tokenizer.json"),
+        *_folders_of(listed[FOLDER], "config.json", "model.safetensors.index.json"),
     }
-    return [MINI, *whole, *sorted(bare - {f"{folder}/base" for folder in whole})]
+    return [MINI, *whole, *sorted(bare - {f"{folder}/base" for folder in whole}), *_shared_bases(listed)]
 
 
-def part_choices(part: str) -> list[str]:
+def _shared_bases(listed: Listing) -> list[str]:
+    """Folders of models/diffusion_models in Hugging Face's layout, of which ComfyUI lists the weights alone."""
+    folders = sorted({name.rpartition("/")[0] for name in listed[_BASES]} - {""})
+    roots = folder_paths.get_folder_paths(_BASES) if folders else []
+
+    def has(folder: str, name: str) -> bool:
+        return any(os.path.isfile(os.path.join(root, *folder.split("/"), name)) for root in roots)
+
+    known = ("tokenizer.json", "model.safetensors.index.json")
+    return [f"{_BASES}/{f}" for f in folders if has(f, "config.json") and any(has(f, name) for name in known)]
+
+
+def part_choices(part: str, listed: Listing | None = None) -> list[str]:
     """What may stand in for one part: weight files and their folders, as paths under ComfyUI's models."""
+    listed = Listing() if listed is None else listed
     choices = set()
     for key in (FOLDER, _SHARED_FOLDERS[part]):
-        for name in _files(key):
+        for name in listed[key]:
             if name.endswith(_WEIGHTS):
                 choices.add(f"{key}/{name}")
                 if "/" in name:
@@ -95,7 +119,7 @@ def part_choices(part: str) -> list[str]:
 
 def depth_model_choices() -> list[str]:
     """Folders of models/stylear in the Hugging Face layout of a model that reads pictures and no text."""
-    files = _files(FOLDER)
+    files = Listing()[FOLDER]
     found = _folders_of(files, "config.json", "preprocessor_config.json")
     return [folder for folder in found if f"{folder}/tokenizer.json" not in files]
 
@@ -103,7 +127,11 @@ def depth_model_choices() -> list[str]:
 def locate_model(choice: str) -> str:
     """The path of a value of `model_choices` or `depth_model_choices`; MissingPart if it is gone by now."""
     names = [*model_choices()[1:], *depth_model_choices()]
-    return _locate(f"{FOLDER}/{choice}", [f"{FOLDER}/{name}" for name in names], FOLDER)
+
+    def with_key(name: str) -> str:
+        return name if name.startswith(f"{_BASES}/") else f"{FOLDER}/{name}"
+
+    return _locate(with_key(_chosen(choice)), [with_key(name) for name in names], FOLDER, _BASES)
 
 
 def locate_part(choice: str, part: str) -> str:
@@ -111,11 +139,16 @@ def locate_part(choice: str, part: str) -> str:
     return _locate(choice, part_choices(part)[1:], FOLDER, _SHARED_FOLDERS[part])
 
 
-def _locate(choice: str, choices: list[str], *keys: str) -> str:
-    """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
+def _chosen(choice: object) -> str:
+    """The name that a combo gave; BadInput for what another node put in its place."""
     if not isinstance(choice, str):
         raise BadInput(f"A model is chosen by its name, and this is a {type(choice).__name__}. Choose one of the list.")
-    key, _, name = choice.partition("/")
+    return choice
+
+
+def _locate(choice: str, choices: list[str], *keys: str) -> str:
+    """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
+    key, _, name = _chosen(choice).partition("/")
     key = key if key in keys and key in folder_paths.folder_names_and_paths else FOLDER
     roots = folder_paths.get_folder_paths(key)
     if choice in choices:
@@ -157,6 +190,13 @@ class HostedModel:
         self.model = model
         self.patchers = {name: _patcher(part) for name, part in model.parts.items()}
 
+    @classmethod
+    def on(cls, wire) -> "HostedModel":
+        """What a model input was given; BadInput for a value that a workflow wrote there itself."""
+        if not isinstance(wire, cls):
+            raise BadInput(f"model is a {type(wire).__name__}, not a StyleAR model. Connect Load StyleAR to it.")
+        return wire
+
     @property
     def patcher(self) -> ModelPatcher:
         """The largest part's patcher, by which ComfyUI's cache recognises a value that holds a model."""
@@ -172,34 +212,12 @@ class HostedModel:
         return self.model
 
 
-def hosted(model: object) -> HostedModel:
-    """The value of a STYLEAR_MODEL wire; BadInput for one that another pack put on a wire of that name."""
-    if not isinstance(model, HostedModel):
-        raise BadInput(f"model is a {type(model).__name__}. Connect it to Load StyleAR.")
-    return model
-
-
 @contextmanager
 def on_device(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """A module on the compute device, for as long as the block lasts."""
     patcher = _patcher(module)  # ComfyUI forgets the module when this reference goes
     management.load_models_gpu([patcher], force_full_load=True)
     yield patcher.model.part
-
-
-def sampling_memory(
-    engine, width: int, height: int, batch_size: int, cfg: float, condition: torch.Tensor | None = None
-) -> int:
-    """Bytes of a batch's keys and values: of a picture's tokens, a condition's and a usual prompt, twice if guided."""
-    width, height = whole("width", width, 0, _MANY), whole("height", height, 0, _MANY)
-    batch_size, cfg = whole("batch_size", batch_size, 1, _MANY), number("cfg", cfg, 0, MAX_SETTING)
-    if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
-        raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
-    config, weight = engine.base.config, engine.base.lm_head.weight
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
-    across, down = (2 * (side or engine.size) // engine.grid for side in (width, height))
-    given = 0 if condition is None else condition.numel() + len(condition)
-    return (1 + (cfg != 1)) * batch_size * token * (down * (across + 1) + given + 256)
 
 
 def offload_device() -> torch.device:
@@ -266,7 +284,7 @@ class Run:
 def first_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """The first picture of an IMAGE [B, H, W, C], which may be float16: float32 [H, W, C] on the CPU."""
     if not isinstance(image, torch.Tensor) or not is_plain(image):
-        raise BadInput(f"{name} is no picture but a {type(image).__name__}. Connect an IMAGE.")
+        raise BadInput(f"{name} is a {type(image).__name__}, not a picture. Connect an IMAGE to it.")
     if image.ndim != 4 or image.numel() == 0:
         raise BadInput(f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3].")
     return image[0].detach().to("cpu", torch.float32)
@@ -280,7 +298,7 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     if mask is None:
         return None
     if not isinstance(mask, torch.Tensor) or not is_plain(mask) or mask.ndim < 2:
-        raise BadInput(f"mask is no mask but a {type(mask).__name__}. Connect a MASK.")
+        raise BadInput("mask is not a mask. Connect a MASK to it.")
     if mask.numel() == 0:
         return None
     mask = mask.reshape(-1, *mask.shape[-2:])[0].detach().to("cpu", torch.float32)

@@ -13,6 +13,7 @@ class LoadStyleAR(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        listed = host.Listing()
         return io.Schema(  # a new input goes last: workflows keep a node's values by their order
             node_id="LoadStyleAR",
             display_name="Load StyleAR",
@@ -33,11 +34,11 @@ class LoadStyleAR(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=host.model_choices(),
+                    options=host.model_choices(listed),
                     default=host.MINI,
                     tooltip=(
-                        "The bundled mini, or a folder of models/stylear. New folders appear after R "
-                        "(refresh), without a restart."
+                        "The bundled mini, or a folder of models/stylear or models/diffusion_models. New folders "
+                        "appear after R (refresh), without a restart."
                     ),
                 ),
                 io.Combo.Input(
@@ -53,10 +54,10 @@ class LoadStyleAR(io.ComfyNode):
                         "noise."
                     ),
                 ),
-                _part("adapter", "The LoRA and style resampler: what was trained on top of the base model."),
-                _part("vqgan", "Turns codes into pixels, and depth maps into codes."),
-                _part("image_encoder", "The CLIP ViT through which the reference picture is looked at."),
-                _part("segmenter", "The segment-anything model that SAM Subtract cuts subjects out with."),
+                _part(listed, "adapter", "The LoRA and style resampler: what was trained on top of the base model."),
+                _part(listed, "vqgan", "Turns codes into pixels, and depth maps into codes."),
+                _part(listed, "image_encoder", "The CLIP ViT through which the reference picture is looked at."),
+                _part(listed, "segmenter", "The segment-anything model that SAM Subtract cuts subjects out with."),
                 io.Combo.Input(
                     "quantize",
                     options=[_WHOLE, "int8", "int4"],
@@ -91,10 +92,10 @@ class LoadStyleAR(io.ComfyNode):
         return io.NodeOutput(host.HostedModel(loaded))
 
 
-def _part(part: str, tooltip: str) -> io.Combo.Input:
+def _part(listed: host.Listing, part: str, tooltip: str) -> io.Combo.Input:
     return io.Combo.Input(
         part,
-        options=host.part_choices(part),
+        options=host.part_choices(part, listed),
         default=host.WITH_MODEL,
         optional=True,
         advanced=True,

@@ -52,6 +52,8 @@ class NoiseInject(io.ComfyNode):
 
     @classmethod
     def execute(cls, style, gamma: float, seed: int) -> io.NodeOutput:
-        if not hasattr(style, "with_noise"):
-            raise BadInput(f"style is a {type(style).__name__}. Connect it to Style Token Encode or SAM Subtract.")
+        from ..stylear.style import StyleTokens
+
+        if not isinstance(style, StyleTokens):
+            raise BadInput(f"style is a {type(style).__name__}, not a style. Connect Style Token Encode to it.")
         return io.NodeOutput(style.with_noise(gamma, seed))

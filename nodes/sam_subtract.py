@@ -108,16 +108,20 @@ class SAMSubtract(io.ComfyNode):
         points: str = "",
         box: str = "",
     ) -> io.NodeOutput:
-        model = host.hosted(model)
+        from ..stylear.memory import segmenting_bytes
+
+        held = host.HostedModel.on(model)
 
         def segment(*prompt) -> torch.Tensor:
-            return model.ready("segmenter").segment(*prompt)
+            segmenter = held.model.segmenter
+            memory = 0 if segmenter is None else segmenting_bytes(segmenter)
+            return held.ready("segmenter", memory=memory).segment(*prompt)
 
         content = None if content is None else host.first_picture(content, "content")
         region = host.first_mask(mask), parse_points(points), parse_box(box)
         with host.contained():
-            picture, mask = model.model.content_mask(style, content, *region, segment)
-            engine = model.ready("image_encoder", "resampler")
+            picture, mask = held.model.content_mask(style, content, *region, segment)
+            engine = held.ready("image_encoder", "resampler")
             cleaned = engine.subtract(style, picture, mask, alpha=alpha, beta=beta)
         shown = torch.ones(picture.height, picture.width) if mask is None else mask
         return io.NodeOutput(cleaned, host.to_output(shown[None]))

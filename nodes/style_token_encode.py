@@ -41,6 +41,6 @@ class StyleTokenEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: host.HostedModel, image: torch.Tensor) -> io.NodeOutput:
-        engine = host.hosted(model).ready("image_encoder", "resampler")
+        held, picture = host.HostedModel.on(model), host.first_picture(image, "image")
         with host.contained():
-            return io.NodeOutput(engine.encode_style(host.first_picture(image, "image")))
+            return io.NodeOutput(held.ready("image_encoder", "resampler").encode_style(picture))

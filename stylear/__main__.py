@@ -1,4 +1,4 @@
-"""The command line: python -m stylear generate | sheet | info | convert | bench."""
+"""The command line: python -m stylear generate | sheet | info | convert | bench | download."""
 
 import argparse
 import json
@@ -141,6 +141,23 @@ def bench(options: argparse.Namespace) -> None:
     print(json.dumps(result, indent=1) if options.json else measures.table(result))
 
 
+def download(options: argparse.Namespace) -> None:
+    """Fetch the public parts of the released 7B model into a folder, or with --offline check what is there.
+
+    For ComfyUI the folder is models/stylear/NAME; Load StyleAR then lists it as NAME.
+    """
+    from . import download as fetching
+
+    parts = fetching.chosen(options.parts, options.depth)
+    if options.offline:
+        found = fetching.verify(options.folder, parts)
+    else:
+        print("\n".join(fetching.terms(parts)), file=sys.stderr)
+        with _bars() as progress:
+            found = fetching.download(options.folder, parts, options.accept, options.endpoint, progress)
+    print("\n".join(map(str, found)))
+
+
 def _parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m stylear", description="Pictures in the style of a reference.")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
@@ -220,6 +237,15 @@ def _parser() -> argparse.ArgumentParser:
     turned.add_argument("source", metavar="SRC", help="a .pth, .ckpt or .bin, an index of shards, or their folder")
     turned.add_argument("target", metavar="DST", help="a .safetensors")
     turned.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+    fetched = _command(commands, "download", download, "the public parts of the released 7B model, about 20 GB")
+    fetched.add_argument("folder", metavar="FOLDER", help="where they go, for ComfyUI models/stylear/NAME")
+    names = ("base", "adapter", "vqgan", "image_encoder", "segmenter")
+    fetched.add_argument("--parts", nargs="+", choices=names, default=[], help="only these (all)")
+    fetched.add_argument("--depth", action="store_true", help="the model that follows depth maps")
+    fetched.add_argument("--accept", action="store_true", help="you accept the terms that are printed")
+    fetched.add_argument("--endpoint", help="a mirror's address (HF_ENDPOINT, or that of huggingface_hub)")
+    fetched.add_argument("--offline", action="store_true", help="no network: check what is there by its SHA256SUMS")
     return whole
 
 
@@ -310,6 +336,25 @@ def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield progress
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar in bytes for each file."""
+    from tqdm import tqdm
+
+    bars = {}
+
+    def progress(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            bars[name] = tqdm(desc=name, total=total, unit="B", unit_scale=True, disable=None)
+        bars[name].update(done - bars[name].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 def _number(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .files import read_text
 from .shapes import check_numbers
 
 _NORM = ("weight", "bias")
-_QK_NORM_EPS = 1e-5  # fixed in Chameleon, unlike rms_norm_eps
+QK_NORM_EPS = 1e-5  # fixed in Chameleon, unlike rms_norm_eps
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,16 @@ class Cache:
     """Keys and values of what a call has read so far, and the rotary tables for its positions; made once a call.
 
     `kept`: [layers, rows, slots, 2 kv_heads, head_dim], keys before values; `cos`, `sin`: [slots, head_dim], sin with
-    its first half negative; `places`: int64 [slots], counting; `lengths`: filled slots of each row. Slots behind it
-    are never read, so setting a length back forgets.
+    its first half negative; `places`: int64 [slots], counting; `first`: int64 [rows, 1], the first slot of each row
+    among those of all; `lengths`: filled slots of each row. Slots behind it are never read, so setting a length back
+    forgets.
     """
 
     kept: Tensor
     cos: Tensor
     sin: Tensor
     places: Tensor
+    first: Tensor
     lengths: list[int] = field(default_factory=list)
 
     def share(self, source: int, rows: range) -> None:
@@ -118,11 +121,10 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """What every layer needs to know of one forward pass: where rows are written and what they may see."""
 
-    rows: Tensor  # [rows, 1], counting the rows of this pass
-    positions: Tensor  # [rows, n]
+    slots: Tensor  # [rows n], where these rows are written, counting the slots of all rows
     total: int  # slots to read
     mask: Tensor | None  # [rows, 1, n, total], 0 where a query may look, else -inf; None: everywhere
     cos: Tensor  # [rows, n, 1, head_dim]
@@ -160,14 +162,22 @@ class Chameleon(nn.Module):
             cos=torch.cat((cos, cos), dim=-1),
             sin=torch.cat((-sin, sin), dim=-1),
             places=places,
+            first=torch.arange(0, rows * slots, slots, device=like.device)[:, None],
             lengths=[0] * rows,
         )
 
-    def forward(self, embeddings: Tensor, cache: Cache, rows: range | None = None) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        cache: Cache,
+        rows: range | None = None,
+        read: Callable[[Tensor, Cache, range, Tensor, int, bool], Tensor] | None = None,
+    ) -> Tensor:
         """Read `embeddings` [rows, n, hidden] after what `cache` holds; normed hidden states of that shape.
 
         `rows`: which rows of the cache these are (a range of step 1), all by default. Each row goes on at its
-        own length, which grows by n. ValueError if the cache has too few slots.
+        own length, which grows by n. `read`: what does as `self.read`, in its place. ValueError if the cache has too
+        few slots.
         """
         rows = range(len(cache.lengths)) if rows is None else rows
         lengths, n = cache.lengths[rows.start : rows.stop], embeddings.shape[1]
@@ -176,7 +186,7 @@ class Chameleon(nn.Module):
             raise ValueError(f"The cache has {len(cache.places)} slots and {total} are needed.")
         positions = torch.tensor(lengths, device=cache.places.device)[:, None] + cache.places[:n]
         masked = n > 1 or min(lengths) < max(lengths)
-        hidden = self.read(embeddings, cache, rows, positions, total, masked)
+        hidden = (read or self.read)(embeddings, cache, rows, positions, total, masked)
         cache.lengths[rows.start : rows.stop] = [length + n for length in lengths]
         return hidden
 
@@ -187,22 +197,24 @@ class Chameleon(nn.Module):
 
         `masked`: whether any of these lies behind a row's position; where none does, leaving it out is faster.
         """
+        step, hidden = self.step(cache, rows, positions, total, masked), embeddings
+        for layer, kept in zip(self.model.layers, cache.kept[:, rows.start : rows.stop].unbind(), strict=True):
+            hidden = layer(hidden, kept, step)
+        return self.model.norm(hidden)
+
+    def step(self, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool) -> Step:
+        """What all layers of `read` need to know."""
         mask = None
         if masked:
             behind = cache.places[:total] > positions[:, None, :, None]
             mask = cache.kept.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
-        step = _Step(
-            rows=torch.arange(len(rows), device=positions.device)[:, None],
-            positions=positions,
+        return Step(
+            slots=(cache.first[: len(rows)] + positions).flatten(),
             total=total,
             mask=mask,
             cos=cache.cos[positions][:, :, None],
             sin=cache.sin[positions][:, :, None],
         )
-        hidden = embeddings
-        for layer, kept in zip(self.model.layers, cache.kept[:, rows.start : rows.stop].unbind(), strict=True):
-            hidden = layer(hidden, kept, step)
-        return self.model.norm(hidden)
 
     def head(self, ids: Tensor) -> Tensor:
         """Rows [k, hidden] of the output head for token ids int64 [k]; a view if the ids are consecutive."""
@@ -262,7 +274,7 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _RMSNorm(config)
         self.mlp = _MLP(config)
 
-    def forward(self, hidden: Tensor, kept: Tensor, step: _Step) -> Tensor:
+    def forward(self, hidden: Tensor, kept: Tensor, step: Step) -> Tensor:
         if self.swin_norm:
             hidden = hidden + self.input_layernorm(self.self_attn(hidden, kept, step))
             return hidden + self.post_attention_layernorm(self.mlp(hidden))
@@ -324,7 +336,7 @@ class _Attention(_Joined):
             **{f"qk_norm.{kind}": [(f"q_norm.{kind}", heads), (f"k_norm.{kind}", kv_heads)] for kind in _NORM},
         }
 
-    def forward(self, hidden: Tensor, kept: Tensor, step: _Step) -> Tensor:
+    def forward(self, hidden: Tensor, kept: Tensor, step: Step) -> Tensor:
         """`kept`: this layer's cache [rows, slots, 2 kv_heads, head_dim], written in place."""
         heads = self.qkv_proj(hidden).view(*hidden.shape[:2], sum(self.heads), -1)
         query_key = heads[:, :, : self.heads[0] + self.heads[1]]
@@ -332,7 +344,7 @@ class _Attention(_Joined):
         # Rotary embedding: channel i turns with channel i + head_dim / 2.
         torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin, out=query_key)
         query, key_value = heads.split((self.heads[0], 2 * self.heads[1]), dim=2)
-        kept.index_put_((step.rows, step.positions), key_value)
+        kept.flatten(0, 1).index_copy_(0, step.slots, key_value.flatten(0, 1))
         key, value = kept[:, : step.total].transpose(1, 2).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=self.grouped
@@ -376,7 +388,7 @@ class _HeadNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(heads, head_dim))
 
     def forward(self, heads: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, F.layer_norm(heads, heads.shape[-1:], eps=_QK_NORM_EPS), self.weight)
+        return torch.addcmul(self.bias, F.layer_norm(heads, heads.shape[-1:], eps=QK_NORM_EPS), self.weight)
 
 
 def expand_norms(state_dict: dict[str, Tensor], config: ChameleonConfig) -> dict[str, Tensor]:

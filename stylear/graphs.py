@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .chameleon import Cache, Chameleon
+from .plain import Plain
 
 BUCKET = 256  # slots; a graph looks at a whole number of these, so that a picture needs few graphs
 
@@ -27,13 +28,14 @@ class Passes:
 
     def __init__(self, model: Chameleon, cache: Cache):
         self._model, self._cache, self._captured = model, cache, {}
+        self._read = Plain(model).read if Plain.suits(model) else model.read
         self._pool = torch.cuda.graph_pool_handle() if cache.kept.is_cuda else None
         self.reason = "" if cache.kept.is_cuda else f"{cache.kept.device.type} has no CUDA graphs"
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """As the model's forward for `embeddings` [rows, n, hidden]; its result lasts until the next call."""
         if self.reason:
-            return self._model(embeddings, self._cache)
+            return self._model(embeddings, self._cache, read=self._read)
         cache, n = self._cache, embeddings.shape[1]
         total = slots_in_buckets(max(cache.lengths) + n, len(cache.places))
         lengths = torch.tensor(cache.lengths).pin_memory().to(embeddings.device, non_blocking=True)

@@ -1,15 +1,23 @@
-"""How much memory a call's keys and values take, and whether the device has it, before any is taken."""
+"""How much memory a call takes beside the weights, and whether the device has it, before any is taken."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .chameleon import Chameleon
 from .errors import BadInput
+from .segment import Segmenter
+from .vqgan import VQGAN
 
 _LINUX = Path("/proc/meminfo")
 _CPU_SAYS = ("can't allocate memory", "not enough memory")
 _SPARE = 1.1  # beside the cache a pass needs room for its own tensors
+_PROMPT = 256  # tokens of a usual prompt, with its style tokens and what stands around them
+_WINDOW = 16  # codes that a pass draws, in half precision
+_LOGITS = 8  # copies of a pass's logits, noise and sums of both among them
+_MAPS = 6  # maps of features as large as the picture that the VQGAN holds at once
+_SCORES = 4  # tables of attention scores that SAM holds at once
 
 
 def cache_bytes(model: Chameleon, rows: int, slots: int) -> int:
@@ -17,6 +25,40 @@ def cache_bytes(model: Chameleon, rows: int, slots: int) -> int:
     config, weight = model.config, model.lm_head.weight
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
     return rows * slots * token
+
+
+def sampling_bytes(
+    base: Chameleon,
+    vqgan: VQGAN,
+    size: tuple[int, int],
+    batch_size: int = 1,
+    cfg: float = 4.0,
+    condition: Tensor | None = None,
+) -> int:
+    """Bytes that a batch of pictures of `size` (width, height) in pixels takes, nearly: what is more of two.
+
+    To draw the codes: keys, values and logits, twice if guided (cfg is not 1), for the picture's tokens, those of
+    `condition` int64 [h, w] and a usual prompt. After that, to turn the codes of one picture into pixels.
+    """
+    across, down = (side // vqgan.downsampling for side in size)
+    given = condition.numel() + len(condition) if isinstance(condition, Tensor) and condition.ndim == 2 else 0
+    rows = batch_size * (1 + (cfg != 1))
+    cache = cache_bytes(base, rows, _PROMPT + given + down * (across + 1))
+    logits = 4 * rows * _WINDOW * vqgan.config.codes * _LOGITS
+    return max(int(_SPARE * cache) + logits, picture_bytes(vqgan, size))
+
+
+def picture_bytes(vqgan: VQGAN, size: tuple[int, int]) -> int:
+    """Bytes that one picture of `size` (width, height) in pixels takes in the VQGAN, to codes or back; float32."""
+    width, height = size
+    return 4 * _MAPS * vqgan.config.channels * max(vqgan.config.multipliers[:2]) * width * height
+
+
+def segmenting_bytes(segmenter: Segmenter) -> int:
+    """Bytes that a picture takes in SAM's image encoder, whose scores are of each patch for each; float32."""
+    encoder = segmenter.sam.image_encoder
+    patches = encoder.patch_embed.proj.kernel_size[0]
+    return 4 * _SCORES * encoder.blocks[0].attn.num_heads * (encoder.img_size // patches) ** 4
 
 
 def free_bytes(device: torch.device) -> int | None:

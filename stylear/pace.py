@@ -1,5 +1,6 @@
 """Which window is fastest: what a pass costs on this device, and how many guesses come true in this picture."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,7 +13,8 @@ from .memory import check_room
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 _SLOTS = 256  # what a timed pass looks back at
-_REPEATS = 2  # of which the first also warms up
+_REPEATS = 2  # at least, of which the first also warms up
+_ENOUGH = 0.02  # seconds of passes; the shorter they are, the more whatever else runs disturbs one
 _TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, and larger windows cannot pay
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
@@ -74,9 +76,10 @@ class Pace:
     ) -> dict[int, float]:
         """Seconds of a pass over `rows` rows for each of WINDOWS, up to `most`, that could pay.
 
-        `codes`: how many rows of the head are read. What is not known yet is measured, in two passes for each window
-        and not for windows that make a pass longer than a device can profit from. `cancelled()` is asked before
-        each of those passes and ends the call with Cancelled; what was measured stays known.
+        `codes`: how many rows of the head are read. What is not known yet is measured, in two passes for each window,
+        more if they are short, and not for windows that make a pass longer than a device can profit from.
+        `cancelled()` is asked before each of those passes and ends the call with Cancelled; what was measured stays
+        known.
         """
         like = model.lm_head.weight
         known = self._known.setdefault((like.device, like.dtype, codes, rows), {})
@@ -99,12 +102,18 @@ def _measure(
     """Seconds of a pass: the best of a few."""
     check_room(model, rows, _SLOTS + window)
     cache, head = model.new_cache(rows, _SLOTS + window), model.lm_head.weight[:codes]
+    clock = _clock(head.device)
     passes, embeddings, seconds = Passes(model, cache), head.new_zeros(rows, window, head.shape[1]), []
-    for _ in range(_REPEATS):
+    while len(seconds) < _REPEATS or len(seconds) * min(seconds) < _ENOUGH:
         if cancelled and cancelled():
             raise Cancelled("Sampling was stopped.")
         cache.lengths = [_SLOTS] * rows
-        start = time.perf_counter()
+        start = clock()
         model.logits(passes(embeddings), head).argmax(dim=-1).cpu()  # waits for the device
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return min(seconds)
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """A clock for passes: on a CPU one that stands still while other programs run, too coarse on Windows."""
+    return time.thread_time if device.type == "cpu" and sys.platform != "win32" else time.perf_counter

@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -33,10 +32,11 @@ from .files import to_path
 from .images import Picture, is_plain, to_mask, to_rgb
 from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
+from .preview import Growing
 from .quantize import quantize as reduce
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
-from .segment import Segmenter, content_picture
+from .segment import Segmenter, can_segment, content_picture, package
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
@@ -102,12 +102,12 @@ class StyleAR:
         """Load a model: "mini" for the bundled one, or a folder or file for each part.
 
         A file is known by what is in it. A part that is not given is looked for in the folder `base` and
-        those directly below it; only the segmenter may be absent. `dtype` of the base: float32, bfloat16 or
-        float16 (torch's, or the name), by default bfloat16 on CUDA and float32 elsewhere; the smaller parts
-        stay float32, as released. `device`: by default CUDA, then MPS, then the CPU. `quantize`: "int8" or "int4"
-        keeps the base's matrices in so many bits, for less memory. `compile`: let torch.compile rewrite the base's
-        layers at first use, which takes a compiler and minutes. Raises MissingPart with the part, where it was
-        looked for and how to get it, or BadCheckpoint.
+        those directly below it; only the segmenter may be absent, and is left out if segment_anything is not
+        installed. `dtype` of the base: float32, bfloat16 or float16 (torch's, or the name), by default bfloat16 on
+        CUDA and float32 elsewhere; the smaller parts stay float32, as released. `device`: by default CUDA, then MPS,
+        then the CPU. `quantize`: "int8" or "int4" keeps the base's matrices in so many bits, for less memory.
+        `compile`: let torch.compile rewrite the base's layers at first use, which takes a compiler and minutes.
+        Raises MissingPart with the part, where it was looked for and how to get it, or BadCheckpoint.
         """
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
         _check_paths(base=base, **{name: place for name, place in given.items() if place is not None})
@@ -117,7 +117,7 @@ class StyleAR:
         size = trained_size(base)
         beside = base.folder
         adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
-        segmenter = segmenter or (beside if holds("segmenter", beside) else None)
+        segmenter = segmenter or (beside if holds("segmenter", beside) and can_segment() else None)
         lora, resampler = load_adapter(adapter, is_merged(base))
         decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=find("vqgan", vqgan).path)
         parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
@@ -174,6 +174,7 @@ class StyleAR:
         Raises MissingPart without a segmenter, BadInput where nothing is found.
         """
         if self.segmenter is None:
+            package()
             part = PARTS["segmenter"]
             raise MissingPart(
                 f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH.\n"
@@ -266,7 +267,8 @@ class StyleAR:
         to all of a picture's, or "auto" for what is fastest here; in float32 it never changes the picture.
         `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
-        after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures.
+        after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures; the last one
+        is the result, those before show nearly what it will be (see `preview`).
         Raises BadInput for a value out of its range and for a prompt that is too long.
         """
         settings = SamplingSettings(cfg, top_k, temperature)
@@ -283,17 +285,26 @@ class StyleAR:
             max_length=self._room(grid, condition),
         )
         start = embed_prompt(self.base, template, style.tokens)
-        on_row = None if preview is None else lambda _, codes: preview(self._draw(codes[:previews], grid[0]))
 
         def codes_of(seeds: Sequence[int]) -> Tensor:
+            rows, growing = LATENTS_PER_GRID * grid[0], Growing(self._draw, LATENTS_PER_GRID * grid[0])
+
+            def show(row: int, codes: Tensor) -> None:
+                if row + 1 < rows:
+                    preview(growing.grow(codes[:previews]))
+
             if progress:
                 progress(0, codes_in(grid))
             windows = self._windows(window, grid, len(seeds) * (1 + (settings.cfg != 1)), cancelled)
+            on_row = show if preview else None
             return sample(
                 self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
             )
 
-        return self._draw(self._in_memory(codes_of, seeds), grid[0])
+        pictures = self._draw(self._in_memory(codes_of, seeds))
+        if preview:
+            preview(pictures[:previews])
+        return pictures
 
     def _windows(
         self, window: int | str, grid: tuple[int, int], rows: int, cancelled: Callable[[], bool] | None
@@ -358,11 +369,10 @@ class StyleAR:
             raise BadInput("The condition is not what encode_condition returns. Encode the map with it.")
         return limit - taken + _tokens(*(side // LATENTS_PER_GRID for side in condition.shape))
 
-    def _draw(self, codes: Tensor, height: int) -> Tensor:
-        """Pictures of codes int64 [B, rows, w], `height` grid steps high, grey below the rows there are."""
+    def _draw(self, codes: Tensor) -> Tensor:
+        """Pictures float32 [B, H, W, 3] in 0..1, on the CPU, of codes int64 [B, h, w]."""
         place = _place(self.vqgan)
         pictures = torch.cat([self.vqgan.decode(one[None].to(place)).float().cpu() for one in codes])
-        pictures = F.pad(pictures, (0, 0, 0, height * self.grid - pictures.shape[2]))
         return ((pictures.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).contiguous()
 
 

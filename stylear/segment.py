@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -168,14 +169,24 @@ def _check_box(box: Sequence[float] | None, size: tuple[int, int]) -> list[float
     return corners
 
 
+def package() -> ModuleSpec:
+    """Where Python's segment_anything is; MissingPart if it is not installed."""
+    found = importlib.util.find_spec("segment_anything")
+    if found is None:
+        raise MissingPart("Python's segment_anything is not installed. Run: pip install segment-anything")
+    return found
+
+
+def can_segment() -> bool:
+    """Whether segment_anything is installed; a model without it does all but segment."""
+    return importlib.util.find_spec("segment_anything") is not None
+
+
 def _modeling() -> ModuleType:
     """segment_anything.modeling, loaded past its package, whose import needs torchvision (to resize)."""
     name = "segment_anything_modeling"
     if name not in sys.modules:
-        package = importlib.util.find_spec("segment_anything")
-        if package is None:
-            raise MissingPart("Python's segment_anything is not installed. Run: pip install segment-anything")
-        folder = Path(package.submodule_search_locations[0]) / "modeling"
+        folder = Path(package().submodule_search_locations[0]) / "modeling"
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )

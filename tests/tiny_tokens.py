@@ -14,7 +14,9 @@ import torch
 import yaml
 from PIL import Image
 
+from stylear.vqgan import VQGAN
 from training.config import CONFIGS
+from training.inputs import tensors_sha256
 from training.recipe import TrainSettings
 from training.tokens import Example, write_index, write_shard
 
@@ -38,14 +40,22 @@ def example(number: int, size: tuple[int, int] = (4, 6), features: bool = False)
 
 
 def write_tokens(
-    folder: Path, count: int = 16, sizes=((4, 6), (4, 4)), features: bool = False, vqgan: str = "x"
+    folder: Path, count: int = 16, sizes=((4, 6), (4, 4)), features: bool = False, vqgan: str | None = None
 ) -> Path:
-    """A token folder of pictures of several sizes; returns it."""
+    """A token folder of pictures of several sizes, by the bundle's VQGAN or the one of a hash; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = [example(number, sizes[number % len(sizes)], features) for number in range(count)]
     record = write_shard(folder / "tokens-00000.arrow", [examples])
-    write_index(folder, [record], codes=tiny.CODES, vqgan=vqgan, features=[5, 24] if features else None)
+    made_of = {"codes": tiny.CODES, "vqgan": vqgan or bundled_vqgan(), "features": [5, 24] if features else None}
+    write_index(folder, [record], **made_of)
     return folder
+
+
+def bundled_vqgan() -> str:
+    """The hash of the VQGAN of `tiny.write_bundle`, whose file has half precision."""
+    vqgan = VQGAN(tiny.VQGAN_CONFIG)
+    vqgan.load_state_dict({key: value.half().float() for key, value in tiny.randomised(vqgan, 4).items()})
+    return tensors_sha256(vqgan)
 
 
 def settings(root: Path, out: str = "out", **changes) -> TrainSettings:

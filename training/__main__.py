@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from stylear.__main__ import say
 from stylear.errors import StyleARError
 
+from . import stages
 from .commands import COMMANDS, Command
 from .config import CONFIGS, describe, read_settings
-from .stages import STAGES, run
+from .stages import STAGES
 
 _DESCRIPTION = """From pictures and prompts to an adapter of your own, in this order:
 
@@ -28,13 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, more = parser.parse_known_args(arguments)
     if unknown := [word for word in more if word.startswith("-") or given.command == "pretrain"]:
         parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
+    if given.command == "pretrain" and given.plan and given.stage != "all":
+        parser.error("--plan is for `pretrain all`")
     try:
         if given.command == "pretrain":
-            run(given.stage, given.work, given.downloads)
+            _pretrain(given)
             return 0
-        command = COMMANDS[given.command]
+        of_mini, quick = (getattr(given, name, None) for name in ("model", "quick"))
+        if quick and not of_mini:
+            parser.error("--quick goes with --model mini")
+        command, file = _shipped(given.command, of_mini)
         kind, start = command.load()
-        if summary := start(read_settings(kind, given.config, [*given.changes, *more])):
+        changes = [*given.changes, *more, *(["quick=true"] if quick else [])]
+        if summary := start(read_settings(kind, given.config or file, changes)):
             say(summary)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
@@ -52,16 +59,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _pretrain(given: argparse.Namespace) -> None:
+    """One stage; or the plan of all, then all of it, then the figures of what was made."""
+    if given.stage != "all":
+        stages.run(given.stage, given.work, given.downloads)
+        return
+    from . import whole
+
+    plan = whole.survey(given.work, given.downloads)
+    print(plan, flush=True)
+    if not given.plan:
+        whole.make(plan, given.downloads)
+        print((given.work / "check.md").read_text(encoding="utf-8"))
+
+
+def _shipped(name: str, of_mini: str | None) -> tuple[Command, Path]:
+    """A command, or what `--model mini` makes of it, and the settings shipped for it."""
+    command = COMMANDS[name]
+    return (command.mini, CONFIGS / f"{name}_mini.yaml") if of_mini else (command, CONFIGS / f"{name}.yaml")
+
+
 class _Help(argparse.Action):
     """--help of a command: only then is the command's module imported, for its settings."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, command: Command):
+    def __init__(self, option_strings: Sequence[str], dest: str, command: str):
         super().__init__(option_strings, dest, nargs=0, help="show this and every setting")
         self.command = command
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        kind, _ = self.command.load()
-        parser.epilog = "settings (default):\n" + "\n".join(describe(kind))
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        command, file = _shipped(self.command, getattr(namespace, "model", None))
+        kind, _ = command.load()
+        parser.epilog = f"settings (value in {file.name}, the one shipped):\n"
+        parser.epilog += "\n".join(describe(kind, read_settings(kind, file)))
         parser.print_help()
         parser.exit()
 
@@ -77,13 +106,17 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=command.help, description=command.help, formatter_class=plain, add_help=False
         )
-        sub.add_argument("-h", "--help", action=_Help, dest="help", command=command)
-        sub.add_argument(
-            "--config", type=Path, default=CONFIGS / f"{name}.yaml", help="YAML file (default: the one shipped)"
-        )
+        sub.add_argument("-h", "--help", action=_Help, dest="help", command=name)
+        if command.mini:
+            sub.add_argument(
+                "--model", choices=["mini"], help=f"{command.mini.help} (--model mini --help: its settings)"
+            )
+            sub.add_argument("--quick", action="store_true", help="with --model mini: fewer pictures, wider intervals")
+        sub.add_argument("--config", type=Path, help="YAML file (default: the one shipped)")
         sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
-    pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage")
-    pretrain.add_argument("stage", choices=list(STAGES), help="run them in this order")
+    pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage or all")
+    pretrain.add_argument("stage", choices=[*STAGES, "all"], help="one, in this order, or all that are not done")
+    pretrain.add_argument("--plan", action="store_true", help="only say what `all` would do, and how long it takes")
     pretrain.add_argument(
         "--work",
         type=Path,

@@ -34,7 +34,7 @@ REFERENCES = {
 }
 RECORD = ("rank", "targets", "noise", "data", "steps", "pictures")  # of what the adapter says about its making
 LIMIT = 60_000_000  # bytes
-NOTICE = """The mini's weights were trained on, and its references are made from, drawings of these sets. All were
+NOTICE = """{what} drawings of these sets. All were
 changed: rasterised, and rendered anew in the drawing styles of training/data/renderers. Names and keywords are from
 Unicode (unicode-emoji-json and emojibase-data, MIT).
 
@@ -65,10 +65,7 @@ def bundle(work: Path, out: Path) -> None:
     made = {name: value for name, value in source_record(Place(adapter)).items() if name in RECORD}
     record = {"base": "mini", **made, "command": "python -m training pretrain adapter"}
     write_adapter(out / "adapter", lora, resampler.state_dict(), record, torch.float16)
-    families = json.loads((work / "icons" / "icons.json").read_text(encoding="utf-8"))["families"].values()
-    lines = [f"- {f['attribution']} ({f['package']} {f['version']})" for f in families]
-    notice = NOTICE.format(families="\n".join(lines))
-    write_atomically(out / "NOTICE", lambda path: path.write_text(notice, encoding="utf-8"))
+    write_notice("The mini's weights were trained on, and its references are made from,", work, out)
     concepts, styles, rows = plan(work / "icons")
     icons = np.load(work / "icons" / "icons.npy", mmap_mode="r")
     for style, concept in REFERENCES.items():
@@ -79,3 +76,11 @@ def bundle(work: Path, out: Path) -> None:
     total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if total > LIMIT:
         raise ValueError(f"The bundle has {total / 1e6:.1f} MB and may have {LIMIT / 1e6:.0f}.")
+
+
+def write_notice(what: str, work: Path, out: Path) -> None:
+    """Write `out`/NOTICE: `what` comes from which drawings, by whom, under which licence."""
+    families = json.loads((work / "icons" / "icons.json").read_text(encoding="utf-8"))["families"].values()
+    lines = [f"- {f['attribution']} ({f['package']} {f['version']})" for f in families]
+    notice = NOTICE.format(what=what, families="\n".join(lines))
+    write_atomically(out / "NOTICE", lambda path: path.write_text(notice, encoding="utf-8"))

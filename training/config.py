@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,15 +24,21 @@ class Settings(BaseModel):
     """What a command can be told; a subclass adds the fields, each with its bounds and a description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    instead: ClassVar[dict[str, str]] = {}  # settings of other commands by key: what to do about them in this one
 
 
-class ModelPaths(Settings):
-    """Which model: "mini" for the bundled one, or a folder or file for each part, as StyleAR.load takes them."""
+class FrozenPaths(Settings):
+    """The parts that stay as they are: "mini" for the bundled ones, or a folder or file for each."""
 
     base: str = Field("mini", description="folder of the base, or mini for the bundled model")
-    adapter: str | None = Field(None, description="folder of LoRA and resampler; by default looked for with the base")
     vqgan: str | None = Field(None, description="folder or file; by default looked for with the base")
     image_encoder: str | None = Field(None, description="folder or file; by default looked for with the base")
+
+
+class ModelPaths(FrozenPaths):
+    """A whole model, as StyleAR.load takes it."""
+
+    adapter: str | None = Field(None, description="folder of LoRA and resampler; by default looked for with the base")
     segmenter: str | None = Field(None, description="folder or file; by default looked for with the base")
 
 
@@ -59,17 +65,21 @@ def read_settings(kind: type[S], file: Path, changes: Sequence[str] = ()) -> S:
         raise BadInput("\n".join(told)) from error
 
 
-def describe(kind: type[Settings], prefix: str = "") -> Iterator[str]:
-    """One line for each setting: its key, its default, what it may be and what it does."""
+def describe(kind: type[S], settings: S | None = None, prefix: str = "") -> Iterator[str]:
+    """One line for each setting: its key, its value, what it may be and what it does.
+
+    The value is that of `settings`, and the default's without them.
+    """
     for name, field in kind.model_fields.items():
         inner, many = _inside(field.annotation)
-        default = field.get_default(call_default_factory=True)
-        if inner is None or many or default is None:
-            shown = "required" if default is PydanticUndefined else json.dumps(to_jsonable_python(default))
+        value = field.get_default(call_default_factory=True) if settings is None else getattr(settings, name)
+        if inner is None or many or value is None:
+            shown = "required" if value is PydanticUndefined else json.dumps(to_jsonable_python(value))
             told = "; ".join(part for part in (shown, _bounds(field)) if part)
             yield f"  {prefix}{name} ({told})  {field.description or ''}".rstrip()
         if inner is not None:
-            yield from describe(inner, f"{prefix}{name}[]." if many else f"{prefix}{name}.")
+            given = value if isinstance(value, inner) else None
+            yield from describe(inner, given, f"{prefix}{name}[]." if many else f"{prefix}{name}.")
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -192,7 +202,7 @@ def _tell(kind: type[Settings], fault: dict, lines: dict[tuple, str], file: str)
     if fault["type"] == "extra_forbidden":
         known = [".".join(map(str, (*path[:-1], name))) for name in _names(kind, path[:-1])]
         near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+        hint = kind.instead.get(key) or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}.")
         return f"{where}: there is no setting {key}; {hint}"
     if fault["type"] == "value_error":
         return f"{where}: {key + ': ' if key else ''}{message}"

@@ -82,7 +82,7 @@ def draw(model: StyleAR, cells: Sequence[Cell], settings: DrawSettings, state: P
             for cell, picture in zip(part, pictures, strict=True):
                 told = {"prompt": prompt, "reference": reference.name, "seed": cell.seed, "seconds": seconds}
                 told |= {"batch": len(part), "device": _device_name(base["device"]), "dtype": base["dtype"]}
-                _save(picture, told, cell.picture)
+                save(picture, told, cell.picture)
             bar.update(len(part))
     return sum(map(len, todo))
 
@@ -102,7 +102,7 @@ def record(path: Path) -> dict | None:
         return None
 
 
-def _save(picture: torch.Tensor, told: dict, path: Path) -> None:
+def save(picture: torch.Tensor, told: dict, path: Path) -> None:
     """Write a picture, float [H, W, 3] in 0..1, with what it says of itself."""
     chunk = PngInfo()
     chunk.add_text("stylear", json.dumps(told))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylear.condition import choose_crop, cover, crop_sizes, depth_from_photo, load_depth_model, to_pixels
 from stylear.errors import BadCheckpoint, BadInput
@@ -20,9 +20,10 @@ from stylear.images import centre_crop, limit_aspect, open_image
 from stylear.pipeline import RELEASED_STEPS
 from stylear.vocabulary import LATENTS_PER_GRID, Vocabulary
 
-from .config import ModelPaths, Settings
+from .config import FrozenPaths, Settings
 from .curated import Record
 from .curation.sources import list_files
+from .inputs import tensors_sha256
 from .parts import Parts
 from .sheets import to_image
 from .tokens import KINDS, Example, decode
@@ -33,7 +34,7 @@ MAP_SUFFIXES = (".png", ".webp", ".jpg", ".tif")
 class EncodeSettings(Settings):
     """What a picture becomes, by which model."""
 
-    model: ModelPaths = Field(ModelPaths(), description="the base, for its size and words, VQGAN and image encoder")
+    model: FrozenPaths = Field(FrozenPaths(), description="the base, for its size and words, VQGAN and image encoder")
     size: int | None = Field(None, ge=1, description="crops have this side's area in pixels; null: as the base's")
     style_pixels: int | None = Field(
         None, ge=1, description="shorter side of the kept style picture; null: as the image encoder reads it"
@@ -200,15 +201,6 @@ class Tokenizer:
         if not self._chosen(one.record.key):
             return None
         return np.asarray(depth_from_photo(one.image, self.depth).convert("RGB"))
-
-
-def tensors_sha256(module: nn.Module) -> str:
-    """SHA-256 over a module's tensors, with their names and shapes, whatever file they were in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.cpu().contiguous().numpy())
-    return digest.hexdigest()
 
 
 def maps_sha256(folder: Path) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from stylear.checkpoint import WeightFile
 from stylear.errors import BadInput
 
@@ -22,17 +24,32 @@ def hold_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
     this.
     """
     file = folder / INPUTS
-    before = read_json(file, "list of inputs") if file.exists() else {}
-    if not isinstance(before, dict):
-        raise BadInput(f"{file} is damaged: move {folder} away and start again.")
-    changed = [name for name, state in inputs.items() if before.get(name, state) != state]
-    if changed:
+    if changed := changed_inputs(file, inputs):
         raise BadInput(
             f"{folder} was begun with other inputs than those of now: {', '.join(changed)}. "
             "Give another `out`, or bring back the files of before."
         )
+    add_inputs(file, inputs)
+
+
+def changed_inputs(file: Path, inputs: Mapping[str, Any]) -> list[str]:
+    """The names of the inputs that `file` has otherwise; one it does not have is not changed. BadInput if damaged."""
+    before = _read(file)
+    return [name for name, state in inputs.items() if before.get(name, state) != state]
+
+
+def add_inputs(file: Path, inputs: Mapping[str, Any]) -> None:
+    """Write those inputs into `file` that it does not have."""
+    before = _read(file)
     if inputs.keys() - before.keys():
-        write_json(file, {**before, **inputs})
+        write_json(file, {**inputs, **before})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    before = read_json(file, "list of inputs") if file.exists() else {}
+    if not isinstance(before, dict):
+        raise BadInput(f"{file} is damaged: move {file.parent} away and start again.")
+    return before
 
 
 def files_sha256(files: Iterable[Path]) -> str:
@@ -40,6 +57,15 @@ def files_sha256(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(os.fsencode(file.name) + f"\0{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def tensors_sha256(module: nn.Module) -> str:
+    """SHA-256 over a module's tensors, with their names and shapes, whatever file they were in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy())
     return digest.hexdigest()
 
 

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from stylear.errors import BadInput
 from stylear.files import new_file
 
+from .together import place, shared
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -43,9 +45,25 @@ class Schedule:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 
-def can_compile() -> bool:
-    """Whether torch.compile has the C++ compiler it needs on a CPU."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def training_device() -> torch.device:
+    """Where the mini's parts are trained: on the first CUDA device, where there is none on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether the mini's parts are compiled for a device: for a CPU, where torch.compile has its C++ compiler."""
+    return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def steps_done(folder: Path) -> int:
+    """How many steps the state that `fit` left in `folder` has behind it; 0 without one."""
+    file = folder / "state.pt"
+    return torch.load(file, map_location="cpu", weights_only=True)["step"] if file.exists() else 0
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -71,7 +89,9 @@ def fit(
     """Train `parameters` of `model` for the schedule's steps; stops at any moment lose at most `save_every` steps.
 
     `loss_of(step)` draws its own batch. The global generator is seeded anew at each step, so a resumed run
-    takes the same steps as one never stopped. State lies in `folder`/state.pt.
+    takes the same steps as one never stopped. State lies in `folder`/state.pt, and goes on on any device.
+    Of processes that share the training (`together`) each computes on what its own `loss_of` draws, the gradients are
+    averaged, and the first one saves and evaluates.
     Raises FloatingPointError at a loss that is not finite; the last saved state stays.
     """
     parameters = [p for p in parameters if p.requires_grad]
@@ -81,7 +101,7 @@ def fit(
     recipe = repr(schedule)
     first = 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
         if state.get("recipe") != recipe or state["model"].keys() != names & model.state_dict().keys():
             raise BadInput(
                 f"{state_file} is of another model or recipe: move {folder} away, or go on with what it was begun with."
@@ -98,24 +118,27 @@ def fit(
         desc=name,
         unit="step",
         mininterval=10,
+        disable=place()[0] != 0,
     )
     for step in bar:
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = schedule.rate(step)
         loss, figures = loss_of(step)
-        if not math.isfinite(value := loss.item()):
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        if not math.isfinite(value := shared(parameters, loss).item()):
             raise FloatingPointError(
                 f"{name}: the loss of step {step} is {value}; the state of {state_file} is the last good one."
             )
-        model.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(parameters, schedule.clip)
         for optimizer in optimizers:
             optimizer.step()
         average = value if average is None else 0.98 * average + 0.02 * value
         bar.set_postfix({"loss": f"{average:.4f}"} | {k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
         done = step + 1
+        if place()[0] != 0:
+            continue
         if done % schedule.save_every == 0 or done == schedule.steps:
             kept = {k: v for k, v in model.state_dict().items() if k in names}
             states = [optimizer.state_dict() for optimizer in optimizers]

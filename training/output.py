@@ -22,6 +22,7 @@ from .config import PlainLoader, Settings, brief
 from .loop import write_atomically
 
 SETTINGS = "settings.yaml"
+BEGUN_BY = "# Settings of "
 
 
 @contextmanager
@@ -42,17 +43,27 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
     except OSError as error:
         raise BadInput(f"{folder} cannot be written: give another `out`. ({error})") from error
     try:
-        now = settings.model_dump(mode="json")
+        now, command = settings.model_dump(mode="json"), type(settings).__name__.removesuffix("Settings").lower()
         file = folder / SETTINGS
         made = sorted(path.name for path in folder.iterdir() if path.name not in (SETTINGS, ".lock"))
         if file.exists() and made:
+            _check_command(file, command)
             _compare(_read_yaml(file), now, folder, ["out", *ignore])
         elif there := [name for name in made if not name.startswith(".")]:
             raise BadInput(f"{folder} has {there[0]} in it but no {SETTINGS}: give an empty or a new folder as `out`.")
-        write_atomically(file, lambda path: path.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8"))
+        text = f"{BEGUN_BY}{command}\n{yaml.safe_dump(now, sort_keys=False)}"
+        write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
         yield folder
     finally:
         lock.release()
+
+
+def _check_command(file: Path, command: str) -> None:
+    """BadInput if the settings are those of another command."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        first = lines.readline().strip()
+    if first.startswith(BEGUN_BY) and (other := first.removeprefix(BEGUN_BY)) != command:
+        raise BadInput(f"{file.parent} belongs to `{other}`, which wrote it: give `{command}` another `out`.")
 
 
 def _read_yaml(file: Path) -> dict:

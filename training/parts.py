@@ -25,7 +25,7 @@ from stylear.segment import Segmenter
 from stylear.vocabulary import Vocabulary
 from stylear.vqgan import VQGAN
 
-from .config import ModelPaths
+from .config import FrozenPaths
 from .hf_model import load_base
 from .inputs import files_of, files_sha256
 
@@ -37,7 +37,7 @@ class Parts:
     MissingPart, naming the setting, for a path that leads nowhere.
     """
 
-    paths: ModelPaths
+    paths: FrozenPaths
     base_place: Place = field(init=False)
 
     def __post_init__(self):
@@ -84,13 +84,23 @@ class Parts:
 
     def pipeline(self, adapter: str | Path | None = None, **options: object) -> StyleAR:
         """The whole model for drawing; `adapter` instead of the one the settings name."""
-        p = self.paths
-        return StyleAR.load(p.base, adapter or p.adapter, p.vqgan, p.image_encoder, p.segmenter, **options)
+        places = {name: given for name, given in self.paths if given}
+        for name in places:
+            self._check(name)
+        return StyleAR.load(**places | ({"adapter": adapter} if adapter else {}), **options)
 
     def inputs(self, *names: str) -> dict[str, str | None]:
         """For `hold_inputs`: each part by its setting's name, None for a segmenter that is not there."""
-        absent = () if self.has_segmenter() else ("segmenter",)
-        return {f"model.{name}": None if name in absent else files_sha256(self._files(name)) for name in names}
+        return {f"model.{name}": self._sha256(name) for name in names}
+
+    def _sha256(self, name: str) -> str | None:
+        absent = name == "segmenter" and not self.has_segmenter()
+        return None if absent else files_sha256(self._files(name))
+
+    def files(self) -> list[Path]:
+        """All files that the whole model is read from."""
+        names = ("base", "adapter", "vqgan", "image_encoder", *(["segmenter"] if self.has_segmenter() else []))
+        return sorted({file for name in names for file in self._files(name)})
 
     def _files(self, name: str) -> list[Path]:
         if name == "adapter":

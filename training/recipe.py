@@ -2,11 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .config import ModelPaths, Settings
+from .config import FrozenPaths, Settings
 from .styled import RANK, TARGETS
 from .views import Views
 
@@ -44,10 +44,15 @@ class StyleContrast(Settings):
 class TrainSettings(Settings):
     """Settings of `train`."""
 
+    instead: ClassVar[dict[str, str]] = {
+        "model.adapter": "the adapter to go on from is `init`.",
+        "model.segmenter": "neither training nor its samples take an object out of a style: leave it out.",
+    }
+
     mode: Literal["train", "plan", "benchmark"] = Field(
         "train", description="plan: print the memory it takes and stop; benchmark: time some steps and stop"
     )
-    model: ModelPaths = Field(ModelPaths(), description="the frozen parts")
+    model: FrozenPaths = Field(FrozenPaths(), description="the frozen parts")
     data: Path = Field(Path("work/tokens"), description="folder that tokenize wrote")
     out: Path = Field(Path("work/adapter"), description="folder to write")
     init: Path | None = Field(None, description="adapter to go on from; its rank, targets and shape hold")
@@ -57,6 +62,9 @@ class TrainSettings(Settings):
     noise: float = Field(0.1, ge=0, le=1000, description="gamma: standard deviation of the noise on the style tokens")
     views: Views = Field(Views(), description="changes to the picture that the style comes from")
     contrast: StyleContrast = Field(StyleContrast(), description="against the style of another picture")
+    drift: float = Field(
+        0.0, ge=0, le=1, description="share of samples that read a run of their codes as those of another picture"
+    )
     context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
     ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
     held_out: int = Field(0, ge=0, description="pictures kept from training to measure the loss on")

@@ -86,6 +86,18 @@ def misread(batch: Batch, codes: Tensor, shares: np.ndarray, rng: np.random.Gene
     return replace(batch, ids=ids)
 
 
+def drifted(batch: Batch, codes: Tensor, other: Tensor, first: int, last: int) -> Batch:
+    """A batch of one in which codes number first .. last - 1 of the picture are read as those of another picture.
+
+    What is predicted stays right: the prompt and the style tokens say what the picture was to be, what stands before
+    no longer does. other: tokens int64 [n] of a picture of the same size; codes: bool [V], which tokens are codes.
+    """
+    places = codes[batch.labels[0].clamp(min=0)].nonzero()[first:last, 0]
+    ids = batch.ids.clone()
+    ids[0, batch.answer[0, places] + 1] = other[places]
+    return replace(batch, ids=ids)
+
+
 def answer_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
     """Mean cross-entropy of float logits [B, n, V] against labels [B, n], plus `z_loss` x log(Z)^2 (Chameleon 2.1)."""
     logits, labels = logits.float().flatten(0, 1), labels.flatten()

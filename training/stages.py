@@ -1,19 +1,35 @@
-"""The stages that make the mini model, by name; each imports what it needs when it runs."""
+"""The stages that make the mini model: what each makes, of what, by which recipe; each imports what it needs itself."""
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import filelock
+
+from stylear.errors import BadInput, MissingPart
+
+from .inputs import add_inputs, changed_inputs, files_sha256
+from .output import read_json
+
+RECORD = ".made_of.json"  # in each stage's folder; hidden, because it is no part of what is made
+MINI = Path(__file__).parents[1] / "stylear" / "mini"
 
 
 def icons(work: Path, downloads: Path | None = None) -> None:
     from .data.icons import build_icons
+    from .loop import cores
 
-    build_icons(work / "icons", downloads or work / "downloads", size=128)
+    build_icons(work / "icons", downloads or work / "downloads", size=128, workers=cores())
 
 
 def pictures(work: Path) -> None:
     from .data.pictures import build_pictures
+    from .loop import cores
 
-    build_pictures(work / "icons", work / "pictures")
+    build_pictures(work / "icons", work / "pictures", workers=cores())
 
 
 def vqgan(work: Path) -> None:
@@ -41,9 +57,12 @@ def tokens(work: Path) -> None:
 
 
 def base(work: Path) -> None:
+    from .loop import cores, training_device
     from .pretrain.base import train_base
+    from .together import together
 
-    train_base(work / "pictures", work / "tokens" / "codes.npz", work / "base")
+    processes = cores() if training_device().type == "cpu" else 1
+    together(partial(train_base, work / "pictures", work / "tokens" / "codes.npz", work / "base"), processes)
 
 
 def corpus(work: Path) -> None:
@@ -56,12 +75,13 @@ def corpus(work: Path) -> None:
 
 def adapter(work: Path) -> None:
     from .config import CONFIGS, ModelPaths, read_settings
-    from .loop import can_compile
+    from .loop import can_compile, training_device
     from .recipe import TrainSettings
     from .train import run
 
     parts = ModelPaths(base=str(work / "base"), vqgan=str(work / "vqgan"), image_encoder=str(work / "clip"))
-    places = {"model": parts, "data": work / "corpus", "out": work / "adapter", "compile": can_compile()}
+    compiled = can_compile(training_device())
+    places = {"model": parts, "data": work / "corpus", "out": work / "adapter", "compile": compiled}
     run(read_settings(TrainSettings, CONFIGS / "mini.yaml").model_copy(update=places))
 
 
@@ -71,28 +91,230 @@ def judge(work: Path) -> None:
     train_judge(work / "pictures", work / "judge")
 
 
+def instruments(work: Path) -> None:
+    from .instruments import write_instruments
+    from .judge import BUNDLED
+
+    write_instruments(work, BUNDLED)
+
+
 def bundle(work: Path) -> None:
     from .bundle import bundle
 
-    bundle(work, Path(__file__).parents[1] / "stylear" / "mini")
+    bundle(work, MINI)
 
 
 def check(work: Path) -> None:
-    from stylear import StyleAR
-
-    from .check import check, report
+    from .bars.command import BarsSettings, run
+    from .config import CONFIGS, read_settings
+    from .instruments import FILES
+    from .judge import BUNDLED
     from .loop import write_atomically
+    from .parts import Parts
 
-    model, judge = StyleAR.load("mini"), work / "judge" / "judge.safetensors"
-    figures = report(check(model, work / "pictures", judge, work / "check.png"))
-    write_atomically(work / "check.md", lambda path: path.write_text(figures + "\n", encoding="utf-8"))
+    settings = read_settings(BarsSettings, CONFIGS / "evaluate_mini.yaml")
+    measured = files_sha256([*Parts(settings.model).files(), *(BUNDLED / name for name in FILES)])
+    table = run(settings.model_copy(update={"out": work / "check" / measured[:12]}))
+    write_atomically(work / "check.md", lambda path: path.write_text(table + "\n", encoding="utf-8"))
 
 
-STAGES: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (icons, pictures, vqgan, clip, sam, tokens, base, corpus, adapter, judge, bundle, check)
+def _icons_recipe() -> dict[str, Any]:
+    from .data.icons import stamp_of
+
+    return {"drawings": stamp_of(128)}
+
+
+def _pictures_recipe() -> dict[str, Any]:
+    from .data import pictures as p
+    from .data.renderers import fingerprint
+
+    words = files_sha256([p.CONCEPTS, p.WORDS])
+    held_out = [*p.HELD_OUT_STYLES, *p.HELD_OUT_FAMILIES, p.HELD_OUT_PAIRS]
+    return {"words": words, "held out": held_out, "size": p.SIZE, "renderers": fingerprint()}
+
+
+def _vqgan_recipe() -> dict[str, Any]:
+    from .pretrain.vqgan import MINI, VQGANSettings
+
+    return {"settings": repr(VQGANSettings()), "shape": repr(MINI)}
+
+
+def _clip_recipe() -> dict[str, Any]:
+    from .pretrain.clip import CLIPSettings
+
+    return {"settings": repr(CLIPSettings()), "captions": _captions()}
+
+
+def _sam_recipe() -> dict[str, Any]:
+    from .pretrain.sam import SAMSettings
+
+    return {"settings": repr(SAMSettings())}
+
+
+def _tokens_recipe() -> dict[str, Any]:
+    from .pretrain.tokens import DEPTH_EVERY
+
+    return {"depth every": DEPTH_EVERY}
+
+
+def _base_recipe() -> dict[str, Any]:
+    from .pretrain.base import CLEAR_STYLES, BaseSettings
+
+    return {"settings": repr(BaseSettings()), "clear styles": [*CLEAR_STYLES], "captions": _captions()}
+
+
+def _corpus_recipe() -> dict[str, Any]:
+    from .pretrain.corpus import DEPTH_EVERY, RAW
+
+    return {"raw": [*RAW], "depth every": DEPTH_EVERY, "captions": _captions()}
+
+
+def _adapter_recipe() -> dict[str, Any]:
+    from .config import CONFIGS, read_settings
+    from .recipe import TrainSettings
+    from .train import CHANGEABLE
+
+    settings = read_settings(TrainSettings, CONFIGS / "mini.yaml").model_dump(mode="json")
+    free = ("model", "data", "out", "compile", *CHANGEABLE)
+    return {"settings": {name: value for name, value in settings.items() if name not in free}}
+
+
+def _judge_recipe() -> dict[str, Any]:
+    from .judge import JudgeSettings
+
+    return {"settings": repr(JudgeSettings())}
+
+
+def _table_alone(files: list[Path]) -> str:
+    return files_sha256(files[-1:])
+
+
+def _some_pictures(files: list[Path]) -> str:
+    """One picture in a hundred, and the table of all."""
+    import numpy as np
+
+    some = np.load(files[0], mmap_mode="r")[::100]
+    return hashlib.sha256(files_sha256(files[-1:]).encode() + some.tobytes()).hexdigest()
+
+
+def _shards(files: list[Path]) -> str:
+    return read_json(files[-1])["sha256"]
+
+
+def _captions() -> str:
+    """What stands for words, templates and vocabulary: the tokenizer is learned from all of them."""
+    from .pretrain.text import mini_tokenizer
+
+    return hashlib.sha256(mini_tokenizer().encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a stage is made in the folder of its name, and how what it made is known.
+
+    `told`: what it makes, in words. `of`: the stages whose products it reads. `files`: what it makes, in its folder,
+    the last written last; a stage without any is quick and made each time. `recipe`: what else decides its product,
+    by name, as JSON values. `known_by`: what tells those files from others.
+    """
+
+    make: Callable[..., None]
+    told: str
+    of: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    recipe: Callable[[], dict[str, Any]] = dict
+    known_by: Callable[[list[Path]], str] = files_sha256
+
+    @property
+    def name(self) -> str:
+        """Its name, which is its folder's too."""
+        return self.make.__name__
+
+    def is_made(self, work: Path) -> bool:
+        """Whether all it makes is there."""
+        return all((work / self.name / file).exists() for file in self.files)
+
+    def inputs(self, work: Path) -> dict[str, Any]:
+        """What it is made of, by name: the content of the stages before it, which must be made, and its recipe."""
+        return {**{name: STAGES[name].content(work) for name in self.of}, **self.recipe()}
+
+    def content(self, work: Path) -> str:
+        """What tells its product from another."""
+        return self.known_by([work / self.name / file for file in self.files])
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(icons, "drawings of free emoji families", (), ("icons.npy", "icons.json"), _icons_recipe, _table_alone),
+        Stage(
+            pictures,
+            "drawings in all styles",
+            ("icons",),
+            ("pictures.npy", "masks.npy", "pictures.json"),
+            _pictures_recipe,
+            _some_pictures,
+        ),
+        Stage(vqgan, "picture tokenizer", ("pictures",), ("vqgan.safetensors",), _vqgan_recipe),
+        Stage(clip, "image encoder", ("pictures",), ("open_clip.safetensors",), _clip_recipe),
+        Stage(sam, "segmenter", ("pictures",), ("sam.safetensors",), _sam_recipe),
+        Stage(tokens, "pictures as codes", ("pictures", "vqgan"), ("codes.npz",), _tokens_recipe),
+        Stage(
+            base,
+            "text-to-picture model",
+            ("pictures", "tokens"),
+            ("model.safetensors", "config.json", "tokenizer.json"),
+            _base_recipe,
+        ),
+        Stage(corpus, "captioned codes", ("pictures", "tokens", "vqgan"), ("tokens.json",), _corpus_recipe, _shards),
+        Stage(
+            adapter,
+            "LoRA and resampler",
+            ("base", "vqgan", "clip", "corpus"),
+            ("adapter/model.safetensors", "adapter/image_proj.safetensors", "summary.json"),
+            _adapter_recipe,
+        ),
+        Stage(judge, "classifier that measures", ("pictures",), ("judge.safetensors",), _judge_recipe),
+        Stage(instruments, "training/eval", ("icons", "pictures", "judge")),
+        Stage(bundle, "stylear/mini", ("icons", "vqgan", "clip", "sam", "base", "adapter")),
+        Stage(check, "check.md, and a page of pictures in check/", ("judge",)),
+    )
 }
 
 
 def run(name: str, work: Path, downloads: Path | None = None) -> None:
-    """Run one stage in the folder `work`; `downloads` is for the icons alone."""
-    STAGES[name](work, **({"downloads": downloads} if name == "icons" else {}))
+    """Make one stage in the folder `work`, or go on with it; `downloads` is for the icons alone.
+
+    What it is made of is written down in its folder. MissingPart for a stage before it that is not made; BadInput
+    where the folder was begun with something else, or another run writes it.
+    """
+    stage = STAGES[name]
+    for before in stage.of:
+        if not STAGES[before].is_made(work):
+            raise MissingPart(
+                f"{name} is made of {before}, which is not in {work / before}: "
+                f"make it first, with `python -m training pretrain {before}` or all with `pretrain all`."
+            )
+    work.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(work / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise BadInput(
+            f"{work / name} is being written by another run: wait for it, or give another folder."
+        ) from error
+    try:
+        if stage.files:
+            _hold(stage, work)
+        stage.make(work, **({"downloads": downloads} if name == "icons" else {}))
+    finally:
+        lock.release()
+
+
+def _hold(stage: Stage, work: Path) -> None:
+    inputs, record = stage.inputs(work), work / stage.name / RECORD
+    if changed := changed_inputs(record, inputs):
+        raise BadInput(
+            f"{work / stage.name} was made of other things than there are now: {', '.join(changed)}. "
+            "Move it away, or bring back what it was made of."
+        )
+    add_inputs(record, inputs)

@@ -17,7 +17,7 @@ from stylear.errors import BadInput
 from stylear.vocabulary import STYLE_TOKENS, Vocabulary
 
 from .hf_model import answer_hidden
-from .sequences import IGNORED, Batch, PictureTokens, assemble
+from .sequences import IGNORED, Batch, PictureTokens, assemble, drifted
 from .styled import StyledModel
 from .tokens import Example, TokenSet
 from .views import Views, view
@@ -49,7 +49,8 @@ class Draws:
 
     `noise`: gamma, the standard deviation of what is added to the style tokens (paper section 3.3); `context_drop`:
     chance that a sample has no prompt; `views`: how the style path's picture is changed; `pairs`: how many of each
-    `batch` samples, counted from 0, come once more under the style of another.
+    `batch` samples, counted from 0, come once more under the style of another; `drift`: chance that a sample reads a
+    run of codes, an eighth to a half of the picture, as those of the step's next sample.
     """
 
     seed: int = 0
@@ -58,6 +59,7 @@ class Draws:
     views: Views = Views()
     pairs: int = 0
     batch: int = 1
+    drift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Samples(Dataset):
         self.cached = tokens.features is not None and not draws.views.change
         with torch.device("meta"):
             self.encoder = ImageEncoder(encoder)  # for its preprocessing alone
+        self.codes = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
 
     def __getitem__(self, numbers: Sequence[int]) -> Rows | BadInput:
         """Samples of some numbers of a step, and at the end again those that are contrasted.
@@ -118,10 +121,14 @@ class Samples(Dataset):
         lenders = self.contrasted(numbers[0] // self.draws.batch)
         again = [number for number in numbers if number in lenders]
         styles = [*numbers, *(lenders[number] for number in again)]
-        first, last = min(styles), max(styles)
+        reached = [*styles, *map(self._next, styles)] if self.draws.drift else styles
+        first, last = min(reached), max(reached)
         try:
             indices = self.order.indices(first, last - first + 1)
-            drawn = {number: self._sample(number, self.tokens[indices[number - first]]) for number in set(styles)}
+            drawn = {
+                number: self._sample(number, lambda number: self.tokens[indices[number - first]])
+                for number in set(styles)
+            }
         except BadInput as error:
             return error
         rows = [*numbers, *again]
@@ -176,7 +183,13 @@ class Samples(Dataset):
         rng = np.random.default_rng([self.draws.seed, number])
         return rng, bool(rng.random() < self.draws.context_drop)
 
-    def _sample(self, number: int, example: Example) -> tuple[Batch, Tensor, Tensor]:
+    def _next(self, number: int) -> int:
+        """The sample after one in its step, the first after the last."""
+        first = number // self.draws.batch * self.draws.batch
+        return first + (number + 1 - first) % self.draws.batch
+
+    def _sample(self, number: int, read: Callable[[int], Example]) -> tuple[Batch, Tensor, Tensor]:
+        example = read(number)
         rng, dropped = self._begin(number)
         noise = self.draws.noise * rng.standard_normal((STYLE_TOKENS, self.hidden), dtype=np.float32)
         if self.cached:
@@ -188,7 +201,14 @@ class Samples(Dataset):
             condition = None if example.condition_codes is None else torch.from_numpy(example.condition_codes)
             prompt = self.vocabulary.prompt(example.caption[:CAPTION_LENGTH], condition)
         answer = PictureTokens(example.codes[None], self.vocabulary)[[0]]
-        return assemble([prompt], answer, len(prompt.ids) if prompt else 0), picture, torch.from_numpy(noise)
+        batch = assemble([prompt], answer, len(prompt.ids) if prompt else 0)
+        if self.draws.drift and rng.random() < self.draws.drift:
+            count, other = example.codes.size, read(self._next(number)).codes
+            begin, length = int(rng.integers(count)), int(rng.integers(count // 8, count // 2 + 1))
+            if other.shape == example.codes.shape:
+                tokens = PictureTokens(other[None], self.vocabulary)[[0]][0]
+                batch = drifted(batch, self.codes, tokens, begin, begin + length)
+        return batch, picture, torch.from_numpy(noise)
 
 
 def parts_of_steps(

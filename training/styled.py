@@ -1,6 +1,7 @@
 """The model that trains: a frozen base under PEFT's LoRA and a trainable resampler; read from and written to files."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,9 @@ class StyledModel(nn.Module):
     ):
         super().__init__()
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=_pattern(targets), bias="none")
-        self.base = get_peft_model(base, lora)
+        with warnings.catch_warnings():  # PEFT asks by the name that transformers gives up
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing. is deprecated", FutureWarning)
+            self.base = get_peft_model(base, lora)
         self.resampler = resampler.requires_grad_(True)
 
     def forward(self, batch: Batch, features: Tensor | None, noise: Tensor | float = 0.0) -> Tensor:

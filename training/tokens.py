@@ -160,42 +160,55 @@ class TokenSet:
 
     A shard is mapped into memory only while a record of it is read, so that what a process holds does not grow with
     what it has read. Attributes: `folder`, `index` (what tokens.json says), `codes` (size of the codebook), `features`
-    ([N, C] or None), `sha256` (of the data).
+    ([N, C] or None), `vqgan` (hash of the tensors of the VQGAN that made the codes), `sha256` (of the data).
     """
 
     def __init__(self, folder: Path):
         """Open a folder that `tokenize` finished.
 
-        BadInput naming the file where tokens.json or a shard is missing, damaged or of another size.
+        BadInput naming the file where tokens.json or a shard is missing, damaged or of another size. A shard's content
+        is looked at when the first record is read, and BadInput raised then if it is not what was written.
         """
         self.folder = Path(folder)
         self.index = _checked_index(self.folder / INDEX)
+        self._again = f"run `{self.index['provenance']['command']}` again"
         for shard in self.index["shards"]:
-            _check_size(self.folder, shard)
+            self._check_size(shard)
         self.codes, self.features = self.index["codes"], self.index["features"]
-        self.sha256 = self.index["sha256"]
+        self.vqgan, self.sha256 = self.index["vqgan"], self.index["sha256"]
+        self._checked = False
 
     def __len__(self) -> int:
         return self.index["records"]
 
+    @property
+    def made_with(self) -> str:
+        """Where the VQGAN that made the codes was then, as the settings of that run say it."""
+        model = self.index["settings"].get("model", {})
+        return model.get("vqgan") or f"of {model.get('base', 'unknown origin')}"
+
     def __getstate__(self) -> dict[str, Any]:
-        """What a DataLoader's worker is sent: no table."""
+        """What a DataLoader's worker is sent: no table, and whether the shards' content was looked at."""
         return {key: value for key, value in vars(self).items() if key != "_table"}
 
     @cached_property
     def _table(self) -> _Table:
         places, columns, first = [], [_columns(SCHEMA.empty_table())], 0
         for number, shard in enumerate(self.index["shards"]):
-            path, before = self.folder / shard["file"], first
+            path = self.folder / shard["file"]
+            if not self._checked and sha256_of(path) != shard["sha256"]:
+                raise BadInput(f"{path} is not what was written there (other SHA-256): delete it and {self._again}.")
+            before = first
             try:
                 for offset, batch in _batches(path):
                     places.append((number, offset, first))
                     columns.append(_columns(batch))
                     first += batch.num_rows
             except (pa.ArrowException, OSError, ValueError, EOFError) as error:
-                raise BadInput(f"{path} is damaged: delete it and run tokenize again. ({error})") from error
+                raise BadInput(f"{path} is no shard of tokens: delete it and {self._again}. ({error})") from error
             if first - before != shard["records"]:
-                raise BadInput(f"{path} is not what its record says: delete it and run tokenize again.")
+                raise BadInput(f"{path} has other records than {INDEX} says: delete it and {self._again}.")
+        self._checked = True
         return _Table(*np.array(places, np.int64).reshape(-1, 3).T, *map(np.concatenate, zip(*columns, strict=True)))
 
     @property
@@ -212,6 +225,14 @@ class TokenSet:
     def condition_lengths(self) -> np.ndarray:
         """int32 [N]: about how many tokens each condition adds to the prompt, 0 without one."""
         return self._table.condition_lengths
+
+    def _check_size(self, shard: Mapping[str, Any]) -> None:
+        """BadInput naming the shard if it is missing or of another size than its record says."""
+        path = self.folder / shard["file"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard["bytes"]:
+            told = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
+            raise BadInput(f"{path} {told}: {self._again}, which makes it anew.")
 
     def __getitem__(self, i: int) -> Example:
         table = self._table
@@ -260,22 +281,20 @@ def _columns(batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray, 
     return raw, height * (width + 1) + 5, condition_height * (condition_width + 1)
 
 
-def _check_size(folder: Path, shard: Mapping[str, Any]) -> None:
-    """BadInput naming the shard if it is missing or of another size than its record says."""
-    path = folder / shard["file"]
-    size = path.stat().st_size if path.is_file() else None
-    if size != shard["bytes"]:
-        told = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
-        raise BadInput(f"{path} {told}: run tokenize again, which makes it anew.")
-
-
 def _checked_index(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise BadInput(
+            f"data is {path.parent} and has no {INDEX}: run `python -m training tokenize` to its end, or correct it."
+        )
     index = read_json(path, "list of token shards")
-    known = ("shards", "records", "codes", "features", "sha256")
+    known = ("shards", "records", "codes", "vqgan", "features", "settings", "provenance", "sha256")
     if not isinstance(index, dict) or index.get("format") != FORMAT or any(key not in index for key in known):
         raise BadInput(f"{path} is not of format {FORMAT}: make it again with tokenize.")
     shards, features = index["shards"], index["features"]
     whole = isinstance(shards, list) and all(map(_is_shard, shards)) and isinstance(index["sha256"], str)
+    whole = whole and all(isinstance(index[name], dict) for name in ("settings", "provenance"))
+    whole = whole and isinstance(index["settings"].get("model", {}), dict) and isinstance(index["vqgan"], str)
+    whole = whole and isinstance(index["provenance"].get("command"), str)
     sides = (
         isinstance(features, list) and len(features) == 2 and all(type(n) is int and 0 < n < 1 << 20 for n in features)
     )
@@ -290,7 +309,8 @@ def _is_shard(shard: Any) -> bool:
     """Whether an entry of the index says what is needed, of a file beside it."""
     if not isinstance(shard, dict) or not is_plain_name(shard.get("file")):
         return False
-    return all(type(shard.get(name)) is int and shard[name] >= 0 for name in ("bytes", "records"))
+    counts = all(type(shard.get(name)) is int and shard[name] >= 0 for name in ("bytes", "records"))
+    return counts and isinstance(shard.get("sha256"), str)
 
 
 def _row(example: Example) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from stylear.errors import BadInput
+from stylear.errors import BadInput, MissingPart
 
 from .inputs import hold_inputs
 from .output import output_folder, provenance, write_json
@@ -27,6 +27,11 @@ def run(settings: TrainSettings) -> str:
     Raises BadInput, BadCheckpoint or MissingPart; FloatingPointError at a loss or gradient that is not finite, with
     the last state kept.
     """
+    if settings.init and not settings.init.exists():
+        raise MissingPart(
+            f"init is {settings.init} and nothing is there: correct the path; `train` and `dpo` write an adapter, in "
+            "adapter/ of their folder."
+        )
     if settings.mode == "plan":
         return plan(settings)
     accelerator = Accelerator(

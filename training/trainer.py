@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from stylear.checkpoint import Place
+from stylear.checkpoint import Place, find
 from stylear.encoder import ImageEncoder
 from stylear.errors import BadInput
 from stylear.images import open_image, to_rgb
@@ -26,7 +26,7 @@ from stylear.vocabulary import STYLE_TOKENS
 
 from .checkpoints import Progress, load_state, read_progress, released, save_state, states_in, sweep, trained
 from .hf_model import ChameleonForConditionalGeneration
-from .inputs import files_sha256
+from .inputs import files_sha256, tensors_sha256
 from .mix import Mix
 from .parts import Parts, adapter_files
 from .plots import loss_plot, sample_sheet
@@ -73,6 +73,7 @@ class Trainer:
         shape, lora = styled.resampler.config, styled.base.peft_config["default"]
         self.rank, self.targets = lora.r, sorted({name.split(".")[-1] for name in styled.base.targeted_module_names})
         _check(self.tokens, len(vocabulary.code_ids), self.encoder, shape, base.config.hidden_size)
+        _check_vqgan(self.tokens, self.parts)
         if s.held_out >= len(self.tokens):
             raise BadInput(f"held_out is {s.held_out} and {s.data} has {len(self.tokens)} pictures: keep fewer.")
         if s.contrast.looks and (s.batch == 1 or s.context_drop == 1):
@@ -83,7 +84,7 @@ class Trainer:
         kinds = self.tokens.kinds.copy()
         kinds[held] = HELD_OUT
         reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1)
-        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch)
+        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.drift)
         self.samples = Samples(self.tokens, Mix(kinds, s.ratio, s.seed), draws, *reads)
         self.held_out = Samples(self.tokens, Listed(np.sort(held)), Draws(s.seed), *reads) if len(held) else None
         self.rates = (s.lora_rate, s.resampler_rate)
@@ -300,4 +301,15 @@ def _check(tokens: TokenSet, codes: int, encoder: ImageEncoder, shape: Resampler
     if tokens.features is not None and list(tokens.features) != made:
         raise BadInput(
             f"{tokens.folder} has features {tokens.features} and the image encoder makes {made}: tokenize anew."
+        )
+
+
+def _check_vqgan(tokens: TokenSet, parts: Parts) -> None:
+    """BadInput if the codes are of another VQGAN than the model's: they would be drawn as something else."""
+    given = tensors_sha256(parts.vqgan())
+    if given != tokens.vqgan:
+        path = find("vqgan", parts.place("vqgan")).path
+        raise BadInput(
+            f"{tokens.folder} was made with the VQGAN {tokens.made_with} ({tokens.vqgan[:12]}) and model.vqgan is "
+            f"{path} ({given[:12]}): run tokenize again with this one, or give the other as model.vqgan."
         )

@@ -94,7 +94,7 @@ def weight_files(folder: Path) -> tuple[list[WeightFile], list[BadCheckpoint | M
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     for path in (path for path in paths if path.name.endswith(".index.json")):
         try:
-            sharded |= set(_weight_map(path).values())
+            sharded |= set(weight_map(path).values())
             found.append(_open_index(path))
         except (BadCheckpoint, MissingPart) as error:
             refused.append(error)
@@ -184,7 +184,7 @@ def _texts(stream: BinaryIO) -> Iterator[str]:
 
 def _open_index(path: Path) -> WeightFile:
     """A Hugging Face index: its shards have to lie beside it, and hold what it says."""
-    places = _weight_map(path)
+    places = weight_map(path)
     for name in set(places.values()):
         if not (path.parent / name).is_file():
             raise MissingPart(f"The shard {name} is missing in {path.parent}. Download it, {path.name} lists it.")
@@ -196,7 +196,8 @@ def _open_index(path: Path) -> WeightFile:
     return WeightFile(path, like, shards={key: shards[name] for key, name in places.items()})
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def weight_map(path: Path) -> dict[str, str]:
+    """Of an index of shards: the name of the file beside it that holds each key. BadCheckpoint if it is none."""
     content = read_json(path)
     if "weight_map" not in content:
         raise BadCheckpoint(f"{path} is not an index of shards. Download it again.")

@@ -160,17 +160,17 @@ def test_a_node_that_trusts_its_wires(nodes, models, monkeypatch):
     graphs = Graphs(nodes, models)
     inputs = test_node_inputs.SOUND["StyleTokenEncode"] | {"model": None}
     test_node_inputs.check_node(graphs, "StyleTokenEncode", inputs)
-    monkeypatch.setattr(f"{PACK_NAME}.nodes.host.hosted", lambda model: model)
+    monkeypatch.setattr(f"{PACK_NAME}.nodes.host.HostedModel.on", staticmethod(lambda model: model))
     with caught(AttributeError):
         test_node_inputs.check_node(graphs, "StyleTokenEncode", inputs)
 
 
-def test_a_workflow_that_chooses_a_model_outside_the_folders(nodes, models, monkeypatch):
+def test_a_workflow_whose_choices_are_believed(nodes, models, monkeypatch):
     graphs = Graphs(nodes, models)
     graph = {"1": {"class_type": "LoadStyleAR", "inputs": {"model": {"a": 1}}}}
     test_workflows.check_graph(graphs, graph)
-    monkeypatch.setattr(f"{PACK_NAME}.nodes.host._locate", lambda choice, choices, *keys: choices[0] + choice["b"])
-    with caught(IndexError, TypeError, KeyError):
+    monkeypatch.setattr(f"{PACK_NAME}.nodes.host._chosen", lambda choice: choice)
+    with caught(AttributeError):
         test_workflows.check_graph(graphs, graph)
 
 

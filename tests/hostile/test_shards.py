@@ -1,5 +1,6 @@
 """Token shards: bytes that were changed, columns that do not agree, codes that are none, names that lead elsewhere."""
 
+import hashlib
 import json
 import shutil
 
@@ -55,10 +56,10 @@ def check(folder) -> None:
 
 
 def take(folder, whole, data: bytes) -> None:
-    """Put a shard of these bytes into the folder, with an index that agrees with its size."""
+    """Put a shard of these bytes into the folder, with an index that agrees with them."""
     (folder / SHARD).write_bytes(data)
     index = json.loads((whole / INDEX).read_text())
-    index["shards"][0]["bytes"] = len(data)
+    index["shards"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / INDEX).write_text(json.dumps(index))
 
 

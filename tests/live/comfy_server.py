@@ -1,5 +1,6 @@
 """A real ComfyUI server for the length of a test: its own base folder, a free port, the pack linked in."""
 
+import asyncio
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
+
+import aiohttp
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ROOT / "tests" / "api_workflows"
@@ -94,6 +97,26 @@ class ComfyServer:
         entry = self.finish(self.queue(graph))
         assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)[:4000]
         return entry
+
+    def watch(self, graph: dict, **extra) -> list[tuple[str, dict | bytes]]:
+        """Run a graph as the page does, with `extra` data; what the server sends: (type, data), previews as JPEG."""
+        client, events = uuid.uuid4().hex, []
+
+        async def run() -> None:
+            async with aiohttp.ClientSession() as session, session.ws_connect(f"{self.url}/ws?clientId={client}") as ws:
+                body = {"prompt": graph, "client_id": client, "extra_data": extra}
+                await asyncio.to_thread(self.post, "/prompt", body)
+                async for message in ws:
+                    if message.type is aiohttp.WSMsgType.BINARY:
+                        events.append(("preview", message.data[8:]))  # after the event's and the format's number
+                        continue
+                    event = json.loads(message.data)
+                    events.append((event["type"], event["data"]))
+                    if event["type"] in ("execution_success", "execution_error", "execution_interrupted"):
+                        return
+
+        asyncio.run(asyncio.wait_for(run(), timeout=120))
+        return events
 
     def pictures(self, entry: dict) -> list[bytes]:
         """The files an entry's SaveImage nodes wrote."""

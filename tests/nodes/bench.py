@@ -18,6 +18,11 @@ class StubEngine:
         self.parts = {name: torch.nn.Linear(2, 2) for name in names}
         shape = SimpleNamespace(num_hidden_layers=3, num_key_value_heads=5, head_dim=7)
         self.base = SimpleNamespace(config=shape, lm_head=torch.nn.Linear(1, 1).half())
+        self.vqgan = SimpleNamespace(config=SimpleNamespace(channels=2, multipliers=(1,), codes=9), downsampling=4)
+        patches = SimpleNamespace(proj=SimpleNamespace(kernel_size=(16, 16)))
+        blocks = [SimpleNamespace(attn=SimpleNamespace(num_heads=1))]
+        encoder = SimpleNamespace(img_size=64, patch_embed=patches, blocks=blocks)
+        self.segmenter = SimpleNamespace(sam=SimpleNamespace(image_encoder=encoder))
         self.size, self.grid = 64, 8
         self.calls = []
 

@@ -33,6 +33,44 @@ def test_a_folder_that_holds_a_base_model_is_a_choice_at_once(host, models):
     assert host.model_choices() == [host.MINI, "own", "bare"]
 
 
+def test_a_base_in_huggingfaces_layout_may_lie_among_comfyuis_diffusion_models(comfy, host, errors, models, tmp_path):
+    shared = tmp_path / "diffusion_models"
+    put(shared, "lumina/config.json", "lumina/tokenizer.json", "lumina/model.safetensors")
+    put(shared, "flux/config.json", "flux/diffusion_pytorch_model.safetensors", "alone.safetensors")
+    comfy.folders.folder_names_and_paths["diffusion_models"] = ([str(shared)], {".safetensors"})
+    assert host.model_choices() == [host.MINI, "diffusion_models/lumina"]
+    assert host.locate_model("diffusion_models/lumina") == str(shared / "lumina")
+    for choice in ("diffusion_models/flux", "diffusion_models/../diffusion_models/lumina"):
+        with pytest.raises(errors.MissingPart, match="put it into models/diffusion_models"):
+            host.locate_model(choice)
+
+
+def test_names_that_windows_lists_are_shown_and_found_with_forward_slashes(comfy, host, models, monkeypatch):
+    put(models, "own/base/config.json", "own/vqgan/a.safetensors")
+    names = ["own\\base\\config.json", "own\\vqgan\\a.safetensors"]
+    with monkeypatch.context() as windows:
+        windows.setattr(comfy.folders, "get_filename_list", lambda key: names if key == "stylear" else [])
+        windows.setattr(os, "sep", "\\")
+        assert host.model_choices() == [host.MINI, "own"]
+        assert host.part_choices("vqgan")[1:] == ["stylear/own/vqgan", "stylear/own/vqgan/a.safetensors"]
+    assert host.locate_part("stylear/own/vqgan/a.safetensors", "vqgan") == str(
+        models / "own" / "vqgan" / "a.safetensors"
+    )
+
+
+def test_sams_that_other_packs_use_are_offered_as_segmenters_and_their_settings_stay(comfy, host, models, tmp_path):
+    folders = comfy.folders.folder_names_and_paths
+    theirs = {".pth"}
+    folders["sams"] = ([str(tmp_path / "sams")], theirs)
+    put(tmp_path / "sams", "sam_vit_b_01ec64.pth", "notes.txt")
+    host.register_folders()
+    assert folders["sams"] == ([str(tmp_path / "sams"), os.path.join(comfy.folders.models_dir, "sams")], {".pth"})
+    assert host.part_choices("segmenter") == [host.WITH_MODEL, "sams/sam_vit_b_01ec64.pth"]
+    del folders["sams"]
+    host.register_folders()
+    assert folders["sams"][1] >= {".pth", ".safetensors"}
+
+
 def test_a_part_may_come_from_our_folder_or_from_comfyuis_own(comfy, host, models, tmp_path):
     put(models, "own/vqgan/vqgan.safetensors")
     put(tmp_path / "vae", "vqgan.ckpt", "notes.txt")
@@ -87,18 +125,6 @@ def test_a_depth_model_is_a_folder_that_reads_pictures_and_no_text(host, models)
 
 
 # -- memory --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("width", "height", "latents"), [(0, 0, (16, 16)), (128, 0, (32, 16)), (0, 32, (16, 8))])
-def test_the_memory_asked_for_sampling_is_that_of_the_keys_and_values(host, engine, width, height, latents):
-    tokens = latents[1] * (latents[0] + 1) + 256
-    rows, keys_and_values, half = 2 * 3, 2 * 3 * 5 * 7, 2
-    needed = rows * tokens * keys_and_values * half
-    assert host.sampling_memory(engine, width, height, 3, 4.0) == needed
-    assert host.sampling_memory(engine, width, height, 3, 1.0) == needed // 2, "no guidance, no second row"
-    condition = torch.zeros(20, 12, dtype=torch.int64)
-    with_condition = rows * (tokens + 20 * 13) * keys_and_values * half
-    assert host.sampling_memory(engine, width, height, 3, 4.0, condition) == with_condition
 
 
 def test_only_the_parts_a_node_needs_are_loaded(comfy, host, model):
@@ -217,6 +243,17 @@ def test_a_half_precision_batch_gives_its_first_picture_in_float32(host):
     picture = host.first_picture(batch, "image")
     assert picture.dtype == torch.float32
     assert torch.equal(picture, batch[0].float())
+
+
+@pytest.mark.parametrize("value", ["a string", 3, None])
+def test_a_value_written_where_a_wire_belongs_is_refused_by_the_inputs_name(host, errors, value):
+    with pytest.raises(errors.BadInput, match="model is a .* Connect Load StyleAR"):
+        host.HostedModel.on(value)
+    with pytest.raises(errors.BadInput, match="image is a .* Connect an IMAGE"):
+        host.first_picture(value, "image")
+    if value is not None:
+        with pytest.raises(errors.BadInput, match="Connect a MASK"):
+            host.first_mask(value)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4, 3), (1, 0, 4, 3), (4, 4, 3)])

@@ -95,12 +95,15 @@ def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(nod
 # -- the others ----------------------------------------------------------------------------------------------
 
 
-def test_noise_inject_hands_gamma_and_seed_to_the_tokens(nodes):
-    class Tokens:
-        def with_noise(self, gamma, seed):
-            return gamma, seed
+def test_noise_inject_hands_gamma_and_seed_to_the_tokens(pack, extension, nodes):
+    tokens = import_module(f"{PACK_NAME}.stylear.style").StyleTokens(torch.ones(2, 3))
+    (noisy,) = nodes["NoiseInject"].execute(style=tokens, gamma=0.3, seed=5).result
+    assert torch.equal(noisy.tokens, tokens.with_noise(0.3, 5).tokens)
 
-    assert nodes["NoiseInject"].execute(style=Tokens(), gamma=0.3, seed=5).result == ((0.3, 5),)
+
+def test_noise_inject_refuses_what_is_no_style(nodes, errors):
+    with pytest.raises(errors.BadInput, match="style is a str.* Connect Style Token Encode"):
+        nodes["NoiseInject"].execute(style="style", gamma=0.3, seed=5)
 
 
 def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine):
@@ -140,12 +143,26 @@ def test_a_preview_is_drawn_of_the_one_picture_that_is_shown(nodes, model, engin
     assert engine.calls[0].previews == 1
 
 
-def test_ar_sample_asks_for_the_memory_of_its_condition_and_guidance(nodes, host, model, monkeypatch):
+@pytest.fixture
+def asked_for(host, monkeypatch):
+    """The bytes beside the weights that nodes ask ComfyUI for, in order."""
     asked = []
-    monkeypatch.setattr(host.HostedModel, "ready", lambda self, *_, memory: asked.append(memory) or self.model)
-    for changes in ({}, {"cfg": 1.0}, {"condition": torch.zeros(16, 16, dtype=torch.int64)}):
-        nodes["ARSample"].execute(model=model, style="style", **SAMPLE | changes)
-    assert asked[1] * 2 == asked[0] < asked[2]
+    monkeypatch.setattr(host.HostedModel, "ready", lambda self, *_, memory=0: asked.append(memory) or self.model)
+    return asked
+
+
+def test_ar_sample_asks_for_the_memory_of_its_size_batch_guidance_and_condition(nodes, model, asked_for):
+    changes = {"batch_size": 2}, {}, {"cfg": 1.0}, {"condition": torch.zeros(16, 16, dtype=torch.int64)}, {"width": 640}
+    for change in changes:
+        nodes["ARSample"].execute(model=model, style="style", **SAMPLE | change)
+    batch, plain, unguided, conditional, wide = asked_for
+    assert unguided < plain < batch and plain < conditional and plain < wide
+
+
+def test_the_other_nodes_ask_for_the_memory_that_looking_at_a_picture_takes(nodes, model, asked_for):
+    nodes["DepthCondition"].execute(model=model, image=PICTURE)
+    nodes["SAMSubtract"].execute(model=model, style=STYLE, alpha=0.2, beta=0.8)
+    assert asked_for[0] > 64 * 64 * 4 and asked_for[1] > 4 * 16**2
 
 
 def test_ar_sample_stops_within_a_step_of_the_stop_button(comfy, nodes, model, engine):
@@ -165,6 +182,17 @@ def asked(pack, extension, engine, monkeypatch):
     asked = {}
     monkeypatch.setattr(pipeline.StyleAR, "load", lambda base, **options: asked.update(base=base, **options) or engine)
     return asked
+
+
+@pytest.mark.parametrize("name", ["dtype", "quantize"])
+def test_the_ways_to_hold_weights_say_what_a_7b_model_takes(nodes, name):
+    tooltip = next(item for item in nodes["LoadStyleAR"].define_schema().inputs if item.id == name).tooltip
+    assert "7B" in tooltip and "GB" in tooltip and "about 14" in tooltip
+
+
+def test_the_bundled_mini_is_what_load_stylear_begins_with(nodes, host, models):
+    model = next(item for item in nodes["LoadStyleAR"].define_schema().inputs if item.id == "model")
+    assert model.default == host.MINI == model.options[0]
 
 
 def test_load_stylear_opens_the_bundled_mini_by_its_name(nodes, host, asked, engine):

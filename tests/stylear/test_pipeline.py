@@ -61,7 +61,7 @@ def test_the_released_files_and_the_bundle_are_the_same_model(bundle, model, tmp
     places = tiny.write_official(tmp_path)
     released = StyleAR.load(**places, device="cpu")
     assert released.segmenter is None and released.size == tiny.GRIDS * 8
-    with pytest.raises(MissingPart, match=r"without a segmenter .*download .*segmenter=PATH"):
+    with pytest.raises(MissingPart, match=r"without a segmenter .*stylear download.*segmenter=PATH"):
         released.segment(PICTURE)
     difference = released.encode_style(PICTURE).tokens - model.encode_style(PICTURE).tokens
     assert difference.abs().max() < 0.02  # the bundle is in float16
@@ -260,6 +260,15 @@ def test_a_condition_is_the_vqgans_codes_of_the_maps_middle(model):
     codes = model.encode_condition(OTHER)
     assert codes.dtype == torch.int64 and codes.shape == (4, 2)  # 16 x 8 pixels: the shape nearest to 30 x 16
     assert 0 <= codes.min() and codes.max() < tiny.CODES
+
+
+def test_without_segment_anything_a_model_does_all_but_segment(model, style, tmp_path, monkeypatch):
+    folder = tiny.write_bundle(tmp_path / "model")
+    monkeypatch.setattr("stylear.segment.importlib.util.find_spec", lambda name: None)
+    bare = StyleAR.load(folder, device="cpu")
+    assert torch.equal(bare.generate("a cat", style), model.generate("a cat", style))
+    with pytest.raises(MissingPart, match="pip install segment-anything"):
+        bare.subtract(bare.encode_style(OTHER))
 
 
 def test_progress_counts_codes_and_previews_grow_row_by_row_into_the_picture(model, style):

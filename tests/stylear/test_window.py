@@ -361,7 +361,7 @@ def timed_passes(monkeypatch) -> list[tuple[int, int]]:
     """(rows, window) of every pass that is timed from here on; each takes as long as a pass of one code."""
     seen = []
     monkeypatch.setattr(pace.Passes, "__call__", lambda self, read: seen.append(tuple(read.shape[:2])) or read)
-    monkeypatch.setattr(pace.time, "perf_counter", lambda: float(len(seen)))
+    monkeypatch.setattr(pace, "_clock", lambda device: lambda: float(len(seen)))
     return seen
 
 
@@ -371,6 +371,18 @@ def test_the_cost_of_windows_is_measured_once_and_kept(model, monkeypatch):
     assert costs == dict.fromkeys(WINDOWS, 1.0) and len(seen) == 2 * len(WINDOWS)
     assert measured.costs(model, CODES, 2, 64) == costs and len(seen) == 2 * len(WINDOWS)
     assert measured.costs(model, CODES, 1, 64) == costs and len(seen) == 4 * len(WINDOWS)
+
+
+def test_short_passes_are_timed_more_often(model, monkeypatch):
+    seen = timed_passes(monkeypatch)
+    monkeypatch.setattr(pace, "_clock", lambda device: lambda: len(seen) / 128)
+    assert Pace().costs(model, CODES, 2, 1) == {1: 1 / 128} and len(seen) == 3
+
+
+def test_other_programs_on_the_cpu_do_not_count_as_a_slow_pass(model, monkeypatch):
+    monkeypatch.setattr(pace.sys, "platform", "linux")
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: pytest.fail("the time of all programs was taken"))
+    assert Pace().costs(model, CODES, 2, 1)[1] > 0
 
 
 def test_no_window_is_timed_that_is_larger_than_the_picture(model, monkeypatch):

@@ -309,6 +309,13 @@ def test_every_setting_is_described_with_default_bounds_and_meaning():
     }
 
 
+def test_settings_are_described_with_the_values_that_a_file_gives_them():
+    given = Example.model_validate({"steps": 5, "part": {"rate": 0.25}, "maybe": {"rate": 0.75}})
+    lines = "\n".join(describe(Example, given))
+    assert "  steps (5; >= 1)" in lines and "  part.rate (0.25;" in lines and "  maybe.rate (0.75;" in lines
+    assert "  maybe (" not in lines
+
+
 def test_a_setting_without_default_is_shown_as_required():
     class Needs(Settings):
         data: Path = Field(description="where from")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop import Schedule, fit, write_atomically
+from training.loop import Schedule, can_compile, fit, training_device, write_atomically
 
 SCHEDULE = Schedule(steps=6, batch=4, learning_rate=0.1, warmup=2, save_every=2)
 
@@ -102,6 +102,14 @@ def test_the_rate_rises_then_falls_to_its_floor():
     rates = [Schedule(100, 1, 1.0, warmup=10, floor=0.05).rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == max(rates[8:12])
     assert rates[-1] == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_training_is_on_the_gpu_where_there_is_one_and_compiled_on_a_cpu_alone(there, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert training_device().type == ("cuda" if there else "cpu")
+    assert can_compile(training_device()) is not there
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection, ViTConfig, ViTModel
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
-from training.judge import Judge
+from training.judge import Judge, save_judge
+from training.metrics import plots
 from training.metrics.agreement import WithinSet, WithReference, WithText
 from training.metrics.cells import Cell, Eyes, Reference
 from training.metrics.clip import ClipScore
@@ -140,6 +142,17 @@ def test_the_harmonic_mean_is_of_the_two_means_and_takes_csd_before_clip(make):
     assert balance(cells, {"CLIP-T": values["CLIP-T"]}, models, 100) is None
 
 
+def test_a_harmonic_mean_of_a_score_below_0_is_0_and_says_so_in_the_table_and_in_its_panel(make, tmp_path, monkeypatch):
+    values = {"CLIP-T": np.array([-0.2]), "CLIP-I": np.array([0.5])}
+    both = balance([make(RED, prompt="a")], values, dict.fromkeys(values, "m"), 100)
+    assert both.mean == 0 and "0 where either is not above 0" in both.definition
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda canvas, axes, path: drawn.append(canvas))
+    plots.bars([asdict(both)], tmp_path / "bars.png")
+    told = [text.get_text().replace("\n", " ") for text in drawn[0].axes[0].texts]
+    assert "0.000" in told and f"0 everywhere: {both.definition}" in told
+
+
 def test_the_table_says_what_was_left_out_and_keeps_strangers_names_in_their_cells():
     results = {
         "metrics": [],
@@ -157,11 +170,6 @@ def test_without_models_every_metric_is_left_out_by_name():
     found, left_out = measures(MetricModels(), "cpu")
     assert found == []
     assert set(left_out) == {"CLIP-T", "CLIP-I", "leakage", "DINO (reference)", "DINO (set)", "CSD"}
-
-
-def test_a_judge_without_its_names_is_refused():
-    with pytest.raises(BadInput, match="judge_names"):
-        measures(MetricModels(judge="judge.safetensors"), "cpu")
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -344,7 +352,7 @@ def test_a_picture_fills_a_square_and_keeps_its_shape():
 
 
 def test_the_judges_shares_are_of_the_names_it_knows(make, tmp_path):
-    readings = Readings("a judge", Judge(2, 2), ["cat", "red apple"], ["oil", "neon"])
+    readings = Readings("a judge", Judge(["cat", "red apple"], ["oil", "neon"]))
     one = make(RED, RED, "a cat", "a red apple")
     cells = [one, Cell(Reference("oil 3", one.reference.picture, "cats"), "tree", "tree", 0, make(GREEN).picture)]
     readings.read = {cells[0].picture: ("red apple", "oil"), cells[1].picture: ("cat", "oil")}
@@ -354,17 +362,15 @@ def test_the_judges_shares_are_of_the_names_it_knows(make, tmp_path):
     assert scores["style recognised"] == pytest.approx([float("nan"), 1], nan_ok=True)
 
 
-def test_a_judge_is_read_from_its_weights_and_a_list_of_names(tmp_path, make):
+def test_a_judge_is_read_with_the_names_it_has(tmp_path, make):
     torch.manual_seed(0)
-    state = {key: value.contiguous() for key, value in Judge(3, 2).state_dict().items()}
-    save_file(state, tmp_path / "judge.safetensors")
-    (tmp_path / "names.json").write_text(json.dumps({"concepts": ["a", "b", "c"], "styles": ["x", "y"]}))
-    readings = Readings.load(str(tmp_path / "judge.safetensors"), str(tmp_path / "names.json"))
+    save_judge(Judge("abc", "xy"), tmp_path / "judge.safetensors")
+    readings = Readings.load(str(tmp_path / "judge.safetensors"))
     concept, style = readings.of([make(RED).picture])[0]
-    assert concept in "abc" and style in "xy"
-    (tmp_path / "names.json").write_text(json.dumps({"concepts": ["a"], "styles": ["x", "y"]}))
-    with pytest.raises(BadCheckpoint, match="concept"):
-        Readings.load(str(tmp_path / "judge.safetensors"), str(tmp_path / "names.json"))
+    assert concept in "abc" and style in "xy" and "3 concepts, 2 styles" in readings.name
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(BadCheckpoint, match="is no judge"):
+        Readings.load(str(tmp_path / "other.safetensors"))
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------

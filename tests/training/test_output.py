@@ -70,6 +70,17 @@ def test_other_settings_are_refused_by_key_with_both_values(tmp_path):
     assert "rate" not in str(caught.value)
 
 
+def test_a_folder_of_another_command_is_refused_naming_both_commands_and_no_setting(tmp_path):
+    class OtherSettings(Settings):
+        steps: int = 3
+
+    begin(tmp_path)
+    with pytest.raises(BadInput, match="belongs to `example`.*give `other` another `out`") as caught:
+        with output_folder(tmp_path, OtherSettings()):
+            pass
+    assert "steps" not in str(caught.value)
+
+
 def test_a_run_that_wrote_nothing_leaves_the_folder_to_other_settings(tmp_path):
     with pytest.raises(BadInput), output_folder(tmp_path, Example(name="mistyped")):
         raise BadInput("There is no mistyped.")

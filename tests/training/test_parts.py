@@ -11,4 +11,6 @@ from training.parts import Parts
 def test_a_path_that_leads_nowhere_is_told_by_its_setting(tmp_path, name):
     parts = Parts(ModelPaths(**{name: str(tmp_path / "gone")}))
     with pytest.raises(MissingPart, match=rf"model\.{name} is .*gone and nothing is there"):
+        parts.pipeline()
+    with pytest.raises(MissingPart, match=rf"model\.{name} is .*gone and nothing is there"):
         parts.base() if name == "base" else parts.place(name)

@@ -103,3 +103,18 @@ def test_captions_name_the_thing_and_only_styled_ones_the_style():
     assert len(plain) > 4 and all("umbrella" in text for text in plain)
     assert "an umbrella" in plain and article("unicorn") == "a"
     assert styled_caption("cat", "stained_glass", rng).endswith("in stained glass style")
+
+
+def test_test_rows_are_held_out_pictures_of_different_concepts_in_rounds_of_styles(icons, tmp_path, monkeypatch):
+    few = {name: STYLES[name] for name in ("plain", "neon", "toon", "knit", "starry")}
+    monkeypatch.setattr("training.data.pictures.STYLES", few)
+    monkeypatch.setattr("training.data.pictures.HELD_OUT_PAIRS", 1.0)
+    build_pictures(icons, tmp_path, workers=1)
+    pictures = PictureSet(tmp_path)
+    rows = pictures.test_rows(pairs=2, unseen=2)
+    assert [str(split) for split in pictures.split[rows]] == ["pair"] * 8 + ["style"] * 4
+    assert len({(pictures.concept[row], pictures.style[row]) for row in rows}) == 12
+    first = [set(pictures.style[rows[start:end]]) for start, end in ((0, 4), (4, 8), (8, 10), (10, 12))]
+    assert [len(styles) for styles in first] == [4, 4, 2, 2]
+    assert not set(pictures.family[rows]) & set(HELD_OUT_FAMILIES)
+    assert np.array_equal(rows, pictures.test_rows(pairs=2, unseen=2))

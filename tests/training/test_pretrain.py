@@ -11,7 +11,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from stylear import StyleAR
-from training import bundle, check, config, judge, stages
+from stylear.errors import BadInput
+from training import bundle, config, instruments, judge, stages
+from training.bars.command import BarsSettings, run
 from training.data.pictures import PictureSet, build_pictures
 from training.data.renderers import STYLES
 from training.loop import Schedule
@@ -28,7 +30,7 @@ def work(icons, tmp_path_factory):
     shutil.copytree(icons, folder / "icons")
     with pytest.MonkeyPatch.context() as patch:
         for module in (vqgan, clip, sam, tokens, base):
-            patch.setattr(module, "can_compile", lambda: False)
+            patch.setattr(module, "can_compile", lambda device: False)
         few = {name: STYLES[name] for name in ("plain", "neon", "toon", "sepia", "knit")}
         patch.setattr("training.data.pictures.STYLES", few)
         patch.setattr("training.data.pictures.HELD_OUT_PAIRS", 0.4)
@@ -46,13 +48,13 @@ def work(icons, tmp_path_factory):
             folder / "base",
             base.BaseSettings(hidden=64, layers=2, heads=1, depth_every=3, pairs=1, clear_steps=1, schedule=MUON),
         )
-        stages.corpus(folder)
+        stages.run("corpus", folder)
         few_steps = {"steps": 3, "batch": 2, "micro_batch": 2, "ratio": (1, 0), "sample_every": 0, "held_out": 2}
         whole = config.read_settings
         patch.setattr(config, "read_settings", lambda *given: whole(*given).model_copy(update=few_steps))
-        patch.setattr("training.loop.can_compile", lambda: False)
+        patch.setattr("training.loop.can_compile", lambda device: False)
         AcceleratorState._reset_state(reset_partial_state=True)
-        stages.adapter(folder)
+        stages.run("adapter", folder)
         AcceleratorState._reset_state(reset_partial_state=True)
     return folder
 
@@ -101,8 +103,8 @@ def test_the_language_model_and_the_judge_meet_no_concept_that_is_held_out(work)
     pictures, arrays = PictureSet(work / "pictures"), np.load(work / "tokens" / "codes.npz")
     assert len(pictures.where("concept")) and len(pictures.taught) < len(pictures.concepts)
     assert pictures.concept[arrays["rows"]].max() < len(pictures.taught)
-    reader = judge.load_judge(work / "judge" / "judge.safetensors", pictures)
-    assert reader.concept[1].out_features == len(pictures.taught)
+    reader = judge.load_judge(work / "judge" / "judge.safetensors")
+    assert reader.concept_names == pictures.taught and reader.style_names == pictures.styles
 
 
 def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
@@ -110,6 +112,16 @@ def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
     assert {name.rsplit(".", 1)[1] for name in lora} == {"A", "B"}
     assert any(tensor.abs().sum() > 0 for name, tensor in lora.items() if name.endswith(".B"))
     assert not any("weight" in name for name in lora)
+
+
+def test_a_stage_that_was_made_is_known_and_another_setting_is_refused(work, monkeypatch):
+    adapter = stages.STAGES["adapter"]
+    record = json.loads((work / "adapter" / stages.RECORD).read_text())
+    assert record.keys() == {"base", "vqgan", "clip", "corpus", "settings"} and adapter.is_made(work)
+    other = replace(adapter, recipe=lambda: {"settings": {"steps": 4}})
+    monkeypatch.setitem(stages.STAGES, "adapter", other)
+    with pytest.raises(BadInput, match="adapter was made of other things than there are now: settings"):
+        stages.run("adapter", work)
 
 
 def test_the_bundle_names_every_family_and_its_licence(mini, icons):
@@ -125,9 +137,49 @@ def test_a_bundle_that_is_too_large_is_refused(work, tmp_path, monkeypatch):
         bundle.bundle(work, tmp_path)
 
 
-def test_the_check_reads_held_out_pairs_and_draws_a_sheet(model, work, tmp_path):
-    judge_file = work / "judge" / "judge.safetensors"
-    figures = check.check(model, work / "pictures", judge_file, tmp_path / "sheet.png", pairs=2, top_k=1)
-    assert figures.pictures == 2 and 0 <= figures.prompt <= 1
-    assert (tmp_path / "sheet.png").stat().st_size > 0
-    assert "prompt ceiling" in check.report(figures)
+@pytest.fixture(scope="module")
+def tools(work, tmp_path_factory):
+    """The instruments of those parts."""
+    folder = tmp_path_factory.mktemp("eval")
+    instruments.write_instruments(work, folder)
+    return folder
+
+
+def test_the_instruments_are_pictures_that_nothing_was_trained_on_and_name_their_makers(tools, work):
+    found, pictures = instruments.Instruments.load(tools), PictureSet(work / "pictures")
+    rows = pictures.test_rows()
+    assert set(pictures.split[rows]) == {"pair", "style"}
+    assert np.array_equal(found.pictures, pictures.pictures[rows]) and np.array_equal(found.masks, pictures.masks[rows])
+    assert np.array_equal(found.concept, pictures.concept[rows]) and np.array_equal(found.style, pictures.style[rows])
+    assert np.array_equal(found.unseen, pictures.split[rows] == "style")
+    families = json.loads((work / "icons" / "icons.json").read_text())["families"]
+    assert all(family["attribution"] in (tools / "NOTICE").read_text() for family in families.values())
+
+
+def test_instruments_are_not_made_with_a_judge_of_other_pictures(work, tmp_path):
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "pictures").symlink_to(work / "pictures")
+    judge.save_judge(judge.Judge(["cat"], ["oil"]), tmp_path / "judge" / "judge.safetensors")
+    with pytest.raises(BadInput, match="train the judge"):
+        instruments.write_instruments(tmp_path, tmp_path / "eval")
+
+
+def test_the_mini_is_measured_from_its_weights_and_gone_on_with(mini, tools, tmp_path):
+    settings = BarsSettings(
+        model={"base": str(mini)}, instruments=tools, out=tmp_path / "out", pairs=4, unseen=4, depth=4, quick=True,
+        top_k=1, draws=100,
+    )  # fmt: skip
+    said = run(settings)
+    names = "prompt style leak SAM CLIP-T depth VQGAN loading".split()
+    assert all(f"| {name}" in said for name in names) and "all weights" in said
+    drawn = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "pictures").iterdir()}
+    assert len(drawn) == 3
+    run(settings.model_copy(update={"draws": 200, "workers": 1}))
+    assert {file: file.stat().st_mtime_ns for file in drawn} == drawn
+    (tmp_path / "tools").mkdir()
+    for name in instruments.FILES:
+        shutil.copyfile(tools / name, tmp_path / "tools" / name)
+    with (tmp_path / "tools" / "pictures.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(BadInput, match="other inputs than those of now: instruments"):
+        run(settings.model_copy(update={"instruments": tmp_path / "tools"}))

@@ -221,3 +221,26 @@ def test_an_endless_caption_is_cut(root, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny_tokens, "example", lambda *a: replace(whole(*a), caption="S" * 100_000))
     tiny_tokens.write_tokens(tmp_path / "tokens", 1)
     assert samples(tmp_path)[range(1)].batch.ids.shape[1] < 1500
+
+
+def test_a_sample_that_drifts_reads_a_run_of_the_next_ones_codes_and_predicts_its_own(root):
+    plain, chosen = samples(root, Draws(seed=1, batch=3)), samples(root, Draws(seed=1, batch=3, drift=1.0))
+    shapes = [example.codes.shape for example in map(chosen.tokens.__getitem__, range(len(chosen.tokens)))]
+    alike = [i for i, shape in enumerate(shapes) if shapes.count(shape) >= 3 and shape == max(shapes, key=shapes.count)]
+    plain.order = chosen.order = Listed(np.array(alike[:3]))
+    rows, before = chosen[range(3)], plain[range(3)]
+    assert torch.equal(rows.batch.labels, before.batch.labels) and torch.equal(rows.noise, before.noise)
+    for row in range(3):
+        changed = (rows.batch.ids[row] != before.batch.ids[row]).nonzero()[:, 0]
+        there = changed - (before.batch.answer[row, 0] + 1)  # the picture begins there
+        assert torch.equal(rows.batch.ids[row, changed], before.batch.labels[(row + 1) % 3, there])
+        assert 0 < len(there) and there.max() - there.min() < len(before.batch.labels[row]) * 0.6
+
+
+def test_drift_does_not_depend_on_micro_batches(root):
+    chosen = samples(root, Draws(seed=1, batch=4, drift=0.7))
+    whole = chosen[range(4)].batch
+    for number in range(4):
+        alone = chosen[[number]].batch
+        length = alone.ids.shape[1]
+        assert torch.equal(alone.ids[0], whole.ids[number, :length])

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from stylear.errors import BadInput
 from stylear.vocabulary import Vocabulary
+from training.output import sha256_of
 from training.sequences import PictureTokens
 from training.tokens import Example, TokenSet, write_index, write_shard
 
@@ -118,6 +119,31 @@ def test_a_shard_that_is_no_table_any_more_is_named_when_it_is_read(folder):
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(BadInput, match=r"tokens-00002\.arrow is"):
         TokenSet(folder)[0]
+
+
+@pytest.mark.parametrize("place", [0.3, 0.9])
+def test_a_shard_with_one_byte_changed_is_named_with_the_command_that_makes_it_again(folder, place):
+    path = folder / "tokens-00002.arrow"
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+    tokens = TokenSet(folder)
+    with pytest.raises(BadInput, match=r"tokens-00002\.arrow is not what was written.*delete it and run `python -m tr"):
+        tokens[0]
+
+
+def test_a_shard_is_looked_through_once_and_not_again_by_the_loaders_workers(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr("training.tokens.sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+    tokens = TokenSet(folder)
+    assert not read
+    tokens[0], tokens.kinds, pickle.loads(pickle.dumps(tokens))[8]
+    assert read == [f"tokens-0000{number}.arrow" for number in range(3)]
+
+
+def test_data_that_is_not_there_is_told_by_its_setting_and_the_command_that_makes_it(tmp_path):
+    with pytest.raises(BadInput, match=r"data is .*nowhere .*python -m training tokenize"):
+        TokenSet(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"format": 1}', '{"format": 2}'])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, safe_open
 
 from stylear import StyleAR
-from stylear.errors import BadInput
+from stylear.errors import BadInput, MissingPart
 from training.checkpoints import states_in
+from training.config import CONFIGS, read_settings
 from training.loop import can_compile
 from training.output import read_json
-from training.recipe import StyleContrast
+from training.recipe import StyleContrast, TrainSettings
 from training.steps import Draws
 from training.train import run
 from training.trainer import Trainer
@@ -90,7 +92,7 @@ def test_weights_move_and_the_engine_loads_what_was_trained(root, twenty):
         assert '"noise": 0.1' in file.metadata()["stylear"]
 
 
-@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="there is no C++ compiler")
 def test_compiled_layers_train_the_same_weights_as_plain_ones(root, twenty):
     run(tiny_tokens.settings(root, "compiled", steps=20, compile=True, loss_chunk=16))
     assert_close(weights(root / "compiled"), twenty, tolerance=1e-4)
@@ -266,6 +268,31 @@ def test_data_of_another_vqgan_is_refused(root, monkeypatch):
     with pytest.raises(BadInput, match="codes of a VQGAN with 20 and the tokenizer has 24"):
         run(tiny_tokens.settings(root, "refused", data=root / "other"))
     assert not (root / "refused").exists()
+
+
+def test_data_of_another_vqgan_of_the_same_size_is_refused_naming_both(root):
+    tiny_tokens.write_tokens(root / "others", vqgan="0123456789abcdef")
+    told = r"others was made with the VQGAN .*\(0123456789ab\) and model\.vqgan is .*vqgan\.safetensors.*tokenize again"
+    with pytest.raises(BadInput, match=told):
+        run(tiny_tokens.settings(root, "refused", data=root / "others"))
+    assert not (root / "refused").exists()
+
+
+def test_an_adapter_to_go_on_from_that_is_not_there_is_told_by_its_setting(root):
+    with pytest.raises(MissingPart, match=r"init is .*gone and nothing is there"):
+        run(tiny_tokens.settings(root, init=root / "gone"))
+
+
+@pytest.mark.parametrize(("name", "told"), [("adapter", "to go on from is `init`"), ("segmenter", "leave it out")])
+def test_a_part_that_training_does_not_use_is_refused_before_anything_is_read(name, told):
+    with pytest.raises(BadInput, match=rf"model\.{name}=nowhere.*there is no setting model\.{name}; .*{told}"):
+        read_settings(TrainSettings, CONFIGS / "train.yaml", [f"model.{name}=nowhere"])
+
+
+def test_a_run_begins_without_a_warning_about_checkpointing(root):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*is_gradient_checkpointing")
+        Trainer(tiny_tokens.settings(root), plain())
 
 
 def test_holding_out_everything_is_refused(root):

@@ -82,9 +82,7 @@ def build_icons(
     """
     if size < 8:
         raise BadInput(f"Drawings of {size} pixels are too small: ask for at least 8.")
-    out, store = Path(out_dir), Path(downloads)
-    pins = json.loads(PACKAGES.read_text(encoding="utf-8"))
-    stamp = sha256(json.dumps([LAYOUT, size, pins], sort_keys=True).encode()).hexdigest()[:16]
+    out, store, pins, stamp = Path(out_dir), Path(downloads), _pins(), stamp_of(size)
     if _is_built(out, stamp):
         return out
     table, drawings = _plan(pins, store)
@@ -102,6 +100,21 @@ def build_icons(
     _merge(out, files, stamp, size, table, pins["families"])
     shutil.rmtree(parts)
     return out
+
+
+def stamp_of(size: int) -> str:
+    """What tells drawings of these packages, this size and this layout from others."""
+    return sha256(json.dumps([LAYOUT, size, _pins()], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def packages() -> list[Package]:
+    """All packages that the drawings, their names and keywords come from."""
+    pins = _pins()
+    return [_package(pin) for group in ("families", "texts") for pin in pins[group].values()]
+
+
+def _pins() -> dict:
+    return json.loads(PACKAGES.read_text(encoding="utf-8"))
 
 
 def _is_built(out: Path, stamp: str) -> bool:

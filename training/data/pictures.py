@@ -184,3 +184,20 @@ class PictureSet:
     def where(self, *splits: str) -> np.ndarray:
         """Indices of the pictures of the named splits."""
         return np.flatnonzero(np.isin(self.split, splits))
+
+    def test_rows(self, pairs: int = 3, unseen: int = 8) -> np.ndarray:
+        """Indices of the pictures that a model is measured with, of as many concepts of each style as asked for.
+
+        `pairs` of each trained style, from the pairs held out, then `unseen` of each style that is never trained, drawn
+        by families that are. In rounds: one of each style, then another of each.
+        """
+        rng, found = np.random.default_rng(0), {"pair": [], "style": []}
+        for split, most in (("pair", pairs), ("style", unseen)):
+            among = self.where(split)
+            among = rng.permutation(among[~np.isin(self.family[among], HELD_OUT_FAMILIES)])
+            for style in rng.permutation(np.unique(self.style[among])):
+                own = among[self.style[among] == style]
+                first = np.unique(self.concept[own], return_index=True)[1]
+                found[split] += enumerate(own[rng.permutation(first)][:most])
+        rounds = [sorted(one, key=lambda turn: turn[0]) for one in found.values()]
+        return np.array([row for one in rounds for _, row in one], np.int64)

@@ -3,8 +3,6 @@
 import torch
 from pydantic import Field
 
-from stylear.errors import BadInput
-
 from ..config import Settings
 from .agreement import WithinSet, WithReference, WithText
 from .cells import Eyes, Metric
@@ -22,8 +20,7 @@ class MetricModels(Settings):
     dino_reference: str | None = Field(None, description="DINO ViT-S/16 for the cosine with the reference")
     dino_set: str | None = Field(None, description="DINO ViT-B/8 for the mean cosine within the pictures of a style")
     csd: str | None = Field(None, description="CSD ViT-L/14 checkpoint for the style score")
-    judge: str | None = Field(None, description="the mini's judge.safetensors for recognised prompts and styles")
-    judge_names: str | None = Field(None, description="JSON with the judge's concepts and styles (pictures.json)")
+    judge: str | None = Field(None, description="judge.safetensors for recognised prompts and styles, or mini for ours")
 
 
 def measures(settings: MetricModels, device: str | torch.device) -> tuple[list[Metric], dict[str, str]]:
@@ -52,9 +49,7 @@ def measures(settings: MetricModels, device: str | torch.device) -> tuple[list[M
     if settings.clip:
         found.append(Leakage(clip))
     if settings.judge:
-        if not settings.judge_names:
-            raise BadInput("metrics.judge is given without metrics.judge_names. Set it to the JSON with its names.")
-        found += recognised(Readings.load(settings.judge, settings.judge_names))
+        found += recognised(Readings.load(settings.judge))
     return found, left_out
 
 

@@ -1,5 +1,6 @@
 """Plots of an evaluation: styles by text score and style score, and each style's figures as bars."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def scatter(figures: Sequence[dict], path: Path) -> bool:
 
 
 def bars(figures: Sequence[dict], path: Path) -> bool:
-    """One panel for each metric, one bar for each style; False, and no file, without metrics."""
+    """One panel for each metric, one bar with its value for each style; False, and no file, without metrics."""
     if not figures:
         return False
     names = list(dict.fromkeys(name for figure in figures for name in figure["styles"]))
@@ -41,8 +42,13 @@ def bars(figures: Sequence[dict], path: Path) -> bool:
     canvas = Canvas(figsize=(4 * columns, (0.9 + 0.28 * len(names)) * rows), dpi=120, layout="constrained")
     for i, figure in enumerate(figures):
         axes = canvas.add_subplot(rows, columns, i + 1)
-        heights = [figure["styles"].get(name, 0.0) for name in reversed(names)]
-        axes.barh(range(len(names)), heights, color=COLOURS[i % len(COLOURS)])
+        means = [figure["styles"].get(name) for name in reversed(names)]
+        drawn = axes.barh(range(len(names)), [mean or 0.0 for mean in means], color=COLOURS[i % len(COLOURS)])
+        axes.bar_label(drawn, ["–" if mean is None else f"{mean:.3f}" for mean in means], padding=2, fontsize=7)
+        axes.margins(x=0.25)
+        if not any(means):
+            told = textwrap.fill(f"0 everywhere: {figure['definition']}", 36)
+            axes.text(0.98, 0.5, _literal(told, None), transform=axes.transAxes, ha="right", va="center", fontsize=7)
         axes.set_yticks(range(len(names)), [_literal(name) for name in reversed(names)], fontsize=8)
         axes.axvline(figure["mean"], color=INK, linewidth=1, linestyle=":")
         arrow = "higher" if figure["higher"] else "lower"
@@ -53,9 +59,9 @@ def bars(figures: Sequence[dict], path: Path) -> bool:
     return True
 
 
-def _literal(name: str) -> str:
-    """A name that matplotlib must not read as mathematics."""
-    return name.replace("$", r"\$")[:28]
+def _literal(name: str, most: int | None = 28) -> str:
+    """A name, of so many signs at most, that matplotlib must not read as mathematics."""
+    return name[:most].replace("$", r"\$")
 
 
 def _finish(axes) -> None:

@@ -8,56 +8,50 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stylear.errors import BadInput
 from stylear.images import open_image
 
 from ..data.pictures import SIZE
-from ..judge import Judge
-from ..output import read_json
+from ..judge import BUNDLED, Judge, load_judge
 from .cells import Cell
-from .vision import fill, read_weights
 
 
 @dataclass
 class Readings:
-    """A judge's weights (`judge.safetensors`) and the names its classes have, reading each picture file once."""
+    """A judge and what it read, each picture file once."""
 
     name: str
     judge: Judge
-    concepts: list[str]
-    styles: list[str]
     read: dict[Path, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, weights: str, names: str) -> "Readings":
-        """`names`: a JSON file with the lists "concepts" and "styles", as pictures.json of a picture set has them."""
-        found = read_json(Path(names), "list of the judge's names")
-        lists = [found.get(kind) if isinstance(found, dict) else None for kind in ("concepts", "styles")]
-        if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
-            raise BadInput(f'{names} has to hold the lists "concepts" and "styles". Give pictures.json of the set.')
-        concepts, styles = lists
-        judge = fill(Judge(len(concepts), len(styles)), read_weights(Path(weights)), Path(weights))
-        return cls(f"{Path(weights).name}: classifier of {len(concepts)} concepts, {len(styles)} styles", judge, *lists)
+    def load(cls, weights: str) -> "Readings":
+        """`weights`: a judge.safetensors, or mini for the bundled one."""
+        path = BUNDLED / "judge.safetensors" if weights == "mini" else Path(weights)
+        judge = load_judge(path)
+        told = f"classifier of {len(judge.concept_names)} concepts, {len(judge.style_names)} styles"
+        return cls(f"{path.name}: {told}", judge)
 
     def of(self, paths: Sequence[Path]) -> list[tuple[str, str]]:
         """Concept and style of each picture file."""
         new = [path for path in dict.fromkeys(paths) if path not in self.read]
         if new:
             small = [open_image(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC) for path in new]
-            concept, style = self.judge.read(np.stack([np.asarray(image) for image in small]))
-            for path, c, s in zip(new, concept, style, strict=True):
-                self.read[path] = self.concepts[c], self.styles[s]
+            seen = self.judge.look(np.stack([np.asarray(image) for image in small]))
+            for path, c, s in zip(new, seen.concept, seen.style, strict=True):
+                self.read[path] = self.judge.concept_names[c], self.judge.style_names[s]
         return [self.read[path] for path in paths]
 
     def concept_in(self, text: str | None) -> str | None:
         """The longest concept's name that is in a text, whole words."""
-        there = [name for name in self.concepts if re.search(rf"\b{re.escape(name)}s?\b", (text or "").lower())]
+        there = [
+            name for name in self.judge.concept_names if re.search(rf"\b{re.escape(name)}s?\b", (text or "").lower())
+        ]
         return max(there, key=len, default=None)
 
     def style_of(self, cell: Cell) -> str | None:
         """The style whose name the reference's file has, numbers at its end left out."""
         name = re.sub(r"[^a-z0-9]+", "_", cell.reference.name.lower())
-        return next((one for one in (name, re.sub(r"_?\d+$", "", name)) if one in self.styles), None)
+        return next((one for one in (name, re.sub(r"_?\d+$", "", name)) if one in self.judge.style_names), None)
 
 
 @dataclass(frozen=True)

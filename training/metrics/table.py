@@ -11,7 +11,7 @@ from .cells import Cell, Metric
 
 INTERVAL = (2.5, 97.5)  # percentiles
 TEXT, HARMONIC = "CLIP-T", "harmonic mean"
-_HARMONIC = "2 T S / (T + S) of the means T = {} and S = {}"
+_HARMONIC = "2 T S / (T + S) of the means T = {} and S = {}; 0 where either is not above 0"
 STYLE = ("CSD", "CLIP-I")  # the style score of the harmonic mean is the first of these that was measured
 
 

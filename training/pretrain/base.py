@@ -12,8 +12,9 @@ from stylear.vocabulary import Prompt, Vocabulary
 from ..data.captions import caption
 from ..data.pictures import SIZE, PictureSet
 from ..hf_model import answer_logits, build_chameleon, save_base
-from ..loop import Schedule, can_compile, fit
+from ..loop import Schedule, can_compile, fit, training_device
 from ..sequences import Batch, PictureTokens, answer_loss, assemble, contrast_loss, misread
+from ..together import place
 from .text import mini_tokenizer
 
 PLAIN, STYLED, DEPTH = range(3)
@@ -115,27 +116,29 @@ def kind_of(step: int, depth_every: int) -> int:
     return PLAIN if step % 4 == 0 else STYLED
 
 
-def train_base(data: Path, codes: Path, out: Path, settings: BaseSettings | None = None) -> None:
+def train_base(
+    data: Path, codes: Path, out: Path, settings: BaseSettings | None = None, device: torch.device | None = None
+) -> None:
     """Train and write `out`/{config.json,tokenizer.json,model.safetensors}; resumes from `out`/state.pt."""
-    settings = settings or BaseSettings()
+    settings, device = settings or BaseSettings(), device or training_device()
     torch.manual_seed(settings.schedule.seed)
     tokenizer = mini_tokenizer()
     vocabulary = Vocabulary(tokenizer)
     source = CaptionedCodes(data, codes, vocabulary)
     s = settings
-    model = build_chameleon(vocabulary.size, s.hidden, s.layers, s.heads, s.intermediate, s.positions)
+    model = build_chameleon(vocabulary.size, s.hidden, s.layers, s.heads, s.intermediate, s.positions).to(device)
 
-    model.set_attn_implementation("eager")  # compiled, it takes a third of the time of torch's own on a CPU
+    model.config._attn_implementation = "eager"  # compiled, it takes a third of the time of torch's own on a CPU
     codes = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
 
     def objective(ids: Tensor, answer: Tensor, labels: Tensor, slots: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             logits = answer_logits(model, Batch(ids, answer, labels, slots))
         right = len(ids) - pairs
         loss = answer_loss(logits[:right], labels[:right], s.z_loss)
         return loss, contrast_loss(logits, labels, pairs, s.sharpness) if pairs else loss.new_zeros(())
 
-    if can_compile():
+    if can_compile(device):
         objective = torch.compile(objective, dynamic=False)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -145,8 +148,12 @@ def train_base(data: Path, codes: Path, out: Path, settings: BaseSettings | None
         pairs = s.pairs if step < s.contrast_steps else 0
         batch, _ = source.batch(kind, count, s.context_drop, rng, pairs=pairs, clear=step < s.clear_steps)
         batch = misread(batch, codes, rng.uniform(0, s.misread, len(batch.ids)), rng)
-        loss, contrast = objective(batch.ids, batch.answer, batch.labels, batch.style_slots, pairs)
+        rank, processes = place()  # every process draws the whole batch and takes its rows, with their wrong prompts
+        right, wrong = range(rank, count, processes), range(count + rank, count + pairs, processes)
+        mine = (part[[*right, *wrong]].to(device) for part in vars(batch).values())
+        loss, contrast = objective(*mine, len(wrong))
         return loss + s.contrast * contrast, {"likelihood": loss.item(), "contrast": contrast.item()}
 
     fit("base", model, model.parameters(), loss_of, s.schedule, out)
-    save_base(model, tokenizer, out, SIZE)
+    if place()[0] == 0:
+        save_base(model, tokenizer, out, SIZE)

@@ -16,7 +16,7 @@ from stylear.vocabulary import Vocabulary
 
 from ..data.captions import caption, styled_caption
 from ..data.pictures import SIZE, PictureSet
-from ..loop import Schedule, can_compile, fit, write_atomically
+from ..loop import Schedule, can_compile, fit, training_device, write_atomically
 from .text import mini_tokenizer
 
 CONTEXT = 24
@@ -24,11 +24,14 @@ CONTEXT = 24
 
 @dataclass(frozen=True)
 class CLIPSettings:
-    """`styled` is the share of captions that name the style."""
+    """`styled` is the share of captions that name the style.
+
+    Every second batch is of one style alone: else pictures are told apart by it, and what they show is hardly read.
+    """
 
     styled: float = 0.7
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1200, batch=128, learning_rate=1e-3, weight_decay=0.05)
+        default_factory=lambda: Schedule(steps=2000, batch=128, learning_rate=1e-3, weight_decay=0.05)
     )
 
 
@@ -74,44 +77,52 @@ def moved(pixels: Tensor) -> Tensor:
     return torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
 
 
-def train_clip(data: Path, out: Path, settings: CLIPSettings | None = None) -> None:
+def train_clip(data: Path, out: Path, settings: CLIPSettings | None = None, device: torch.device | None = None) -> None:
     """Train on the picture set in `data` and write `out`/open_clip.safetensors; resumes from `out`/state.pt."""
-    settings = settings or CLIPSettings()
+    settings, device = settings or CLIPSettings(), device or training_device()
     torch.manual_seed(settings.schedule.seed)
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[::10]
     vocabulary = Vocabulary(mini_tokenizer())
     config = mini_config(vocabulary)
-    model = build_clip(config)
-    features = torch.compile(model.forward) if can_compile() else model.forward
+    model = build_clip(config).to(device)
+    features = torch.compile(model.forward) if can_compile(device) else model.forward
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([settings.schedule.seed, step])
-        chosen = np.sort(rng.choice(train, settings.schedule.batch, replace=False))
+        among = train
+        if step % 2:
+            among = train[pictures.style[train] == rng.choice(pictures.style[train])]
+        chosen = np.sort(rng.choice(among, settings.schedule.batch, replace=len(among) < settings.schedule.batch))
         texts = []
         for i in chosen:
             noun, style = pictures.concepts[pictures.concept[i]], pictures.styles[pictures.style[i]]
             texts.append(styled_caption(noun, style, rng) if rng.random() < settings.styled else caption(noun, rng))
-        with torch.autocast("cpu", torch.bfloat16):
-            made = features(moved(normalised(pictures.pictures[chosen])), text_ids(texts, vocabulary))
+        images, captions = moved(normalised(pictures.pictures[chosen])), text_ids(texts, vocabulary)
+        with torch.autocast(device.type, torch.bfloat16):
+            made = features(images.to(device), captions.to(device))
         logits = (
             made["logit_scale"].float().clamp(max=100)
             * made["image_features"].float()
             @ made["text_features"].float().T
         )
-        same = torch.arange(len(logits))
+        same = torch.arange(len(logits), device=device)
         accuracy = (logits.argmax(1) == same).float().mean().item()
         return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2, {"match": accuracy}
 
     def evaluate(step: int) -> dict[str, float]:
         rng = np.random.default_rng(0)
         with torch.no_grad():
-            image = model.encode_image(normalised(pictures.pictures[test]), normalize=True)
-            nouns = model.encode_text(text_ids([f"a {noun}" for noun in pictures.taught], vocabulary), normalize=True)
-            styles = [styled_caption("picture", style, rng) for style in pictures.styles]
-            style = model.encode_text(text_ids(styles, vocabulary), normalize=True)
-        right = (image @ nouns.T).argmax(1).numpy() == pictures.concept[test]
-        right_style = (image @ style.T).argmax(1).numpy() == pictures.style[test]
+            image = model.encode_image(normalised(pictures.pictures[test]).to(device), normalize=True)
+            nouns, styles = (
+                model.encode_text(text_ids(texts, vocabulary).to(device), normalize=True)
+                for texts in (
+                    [f"a {noun}" for noun in pictures.taught],
+                    [styled_caption("picture", style, rng) for style in pictures.styles],
+                )
+            )
+        right = (image @ nouns.T).argmax(1).cpu().numpy() == pictures.concept[test]
+        right_style = (image @ styles.T).argmax(1).cpu().numpy() == pictures.style[test]
         return {"content": right.mean(), "style": right_style.mean()}
 
     fit("clip", model, model.parameters(), loss_of, settings.schedule, out, evaluate)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from safetensors.torch import load_file
 from tqdm import tqdm
+
+from stylear.checkpoint import load_vqgan
 
 from ..data.captions import caption
 from ..data.pictures import PictureSet
-from ..output import sha256_of
+from ..inputs import tensors_sha256
 from ..tokens import Example, write_index, write_shard
 
 RAW = ("plain", "mono")  # drawings as their authors made them; every other style is ours
@@ -57,5 +58,5 @@ def write_corpus(data: Path, codes: Path, vqgan: Path, out: Path, seed: int = 0)
     with tqdm(total=len(order), desc="corpus", unit="pic", mininterval=10) as bar:
         parts = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
         shards = [write_shard(out / f"tokens-{i:05d}.arrow", batches(part)) for i, part in enumerate(parts)]
-    codebook = len(load_file(vqgan)["quantize.embedding.weight"])
-    write_index(out, shards, codes=codebook, vqgan=sha256_of(vqgan), settings={"pictures": str(data), "seed": seed})
+    model, made_from = load_vqgan(vqgan), {"pictures": str(data), "model": {"vqgan": str(vqgan)}, "seed": seed}
+    write_index(out, shards, codes=model.config.codes, vqgan=tensors_sha256(model), settings=made_from)

@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from ..data.pictures import SIZE, PictureSet
-from ..loop import Schedule, can_compile, fit, write_atomically
+from ..loop import Schedule, can_compile, fit, training_device, write_atomically
 from ..sheets import save_grid
 
 PATCH = 4
@@ -21,7 +21,7 @@ PATCH = 4
 @dataclass(frozen=True)
 class SAMSettings:
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=800, batch=32, learning_rate=1e-3, weight_decay=0.05)
+        default_factory=lambda: Schedule(steps=1600, batch=32, learning_rate=1e-3, weight_decay=0.05)
     )
 
 
@@ -65,19 +65,20 @@ def iou(mask: Tensor, truth: Tensor) -> Tensor:
     return (mask & truth).sum((-2, -1)) / (mask | truth).sum((-2, -1)).clamp(min=1)
 
 
-def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> None:
+def train_sam(data: Path, out: Path, settings: SAMSettings | None = None, device: torch.device | None = None) -> None:
     """Train on the picture set in `data` and write `out`/sam.safetensors; resumes from `out`/state.pt.
 
     A third of the batches has a point inside the object (and sometimes one outside), a third a box, a third nothing.
     """
-    settings = settings or SAMSettings()
+    settings, device = settings or SAMSettings(), device or training_device()
     torch.manual_seed(settings.schedule.seed)
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[::20]
-    sam = build_sam()
-    encode = torch.compile(sam.image_encoder) if can_compile() else sam.image_encoder
+    sam = build_sam().to(device)
+    encode = torch.compile(sam.image_encoder) if can_compile(device) else sam.image_encoder
 
     def batch_of(chosen: np.ndarray, rng: np.random.Generator, move: bool) -> tuple[Tensor, Tensor]:
+        """Pixels as the encoder takes them, on the device; true masks, on the CPU."""
         pixels = torch.from_numpy(pictures.pictures[chosen]).permute(0, 3, 1, 2).float()
         truth = torch.from_numpy(pictures.masks[chosen]).float() / 255
         if move:  # zoom and shift picture and mask alike, so that the object is not always centred
@@ -88,7 +89,7 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
             grid = F.affine_grid(theta, [len(chosen), 1, SIZE, SIZE], align_corners=False)
             pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
             truth = F.grid_sample(truth[:, None], grid, align_corners=False)[:, 0]
-        pixels = (pixels - sam.pixel_mean) / sam.pixel_std
+        pixels = (pixels.to(device) - sam.pixel_mean) / sam.pixel_std
         return pixels, truth > 0.5
 
     def point_in(truth: Tensor, rng: np.random.Generator) -> Tensor:
@@ -106,14 +107,14 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
             places = torch.stack([point_in(truth, rng), point_in(~truth, rng)], 1)
             labels = torch.tensor([[1, 0]]).expand(len(truth), -1)
             single = rng.random() < 0.7
-            return (places[:, : 1 if single else 2], labels[:, : 1 if single else 2]), None
+            return (places[:, : 1 if single else 2].to(device), labels[:, : 1 if single else 2].to(device)), None
         if kind == 1:
             boxes = np.tile(np.array([0, 0, SIZE, SIZE], np.float32), (len(truth), 1))
             for i, mask in enumerate(truth.numpy()):
                 ys, xs = np.nonzero(mask)
                 if len(xs):
                     boxes[i] = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-            return None, torch.from_numpy(boxes + rng.normal(0, 1.5, boxes.shape).astype(np.float32))
+            return None, torch.from_numpy(boxes + rng.normal(0, 1.5, boxes.shape).astype(np.float32)).to(device)
         return None, None
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -121,7 +122,8 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
         chosen = np.sort(rng.choice(train, settings.schedule.batch, replace=False))
         pixels, truth = batch_of(chosen, rng, move=True)
         points, boxes = prompt(step % 3, truth, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        truth = truth.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             embedding = encode(pixels)
         logits, guess = all_masks(sam, embedding.float(), points, boxes)
         logits, target = logits.float(), truth[:, None].float().expand(-1, 4, -1, -1)
@@ -142,7 +144,7 @@ def train_sam(data: Path, out: Path, settings: SAMSettings | None = None) -> Non
         with torch.no_grad():
             for kind, label in enumerate(("point", "box", "none")):
                 points, boxes = prompt(kind, truth, rng)
-                logits = all_masks(sam, sam.image_encoder(pixels), points, boxes)[0][:, 0]
+                logits = all_masks(sam, sam.image_encoder(pixels), points, boxes)[0][:, 0].cpu()
                 result[label] = iou(logits > 0, truth).mean().item()
                 shown.append([*((logits[:16] > 0)[..., None].numpy().repeat(3, 3) * np.uint8(255))])
         save_grid(shown, out / "masks.png")

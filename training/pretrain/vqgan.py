@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stylear.vqgan import VQGAN, VQGANConfig
 
 from ..data.pictures import PictureSet, depth_of
-from ..loop import Schedule, can_compile, fit, write_atomically
+from ..loop import Schedule, can_compile, fit, training_device, write_atomically
 from ..sheets import save_grid
 
 MINI = VQGANConfig(channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels=16, code_channels=16, codes=1024)
@@ -22,10 +22,10 @@ MINI = VQGANConfig(channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels
 class VQGANSettings:
     """`continuous` is the share of the steps that skip the codebook, which then starts from k-means of real latents."""
 
-    continuous: float = 0.12
+    continuous: float = 0.2
     commitment: float = 0.25
     depth_share: float = 0.05
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=5000, batch=32, learning_rate=1e-3))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=3000, batch=32, learning_rate=1e-3))
 
 
 class LiveCodebook(nn.Module):
@@ -83,15 +83,17 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) -> None:
+def train_vqgan(
+    data: Path, out: Path, settings: VQGANSettings | None = None, device: torch.device | None = None
+) -> None:
     """Train on the picture set in `data` and write `out`/vqgan.safetensors; resumes from `out`/state.pt."""
-    settings = settings or VQGANSettings()
+    settings, device = settings or VQGANSettings(), device or training_device()
     torch.manual_seed(settings.schedule.seed)
     pictures = PictureSet(data)
     train, test = pictures.where("train"), pictures.where("pair")[::8][:512]
-    model = VQGAN(MINI).to(memory_format=torch.channels_last)
+    model = VQGAN(MINI).to(device, memory_format=torch.channels_last)
     model.quantize.embedding.weight.requires_grad_(False)
-    model.register_module("live", LiveCodebook(MINI.codes, MINI.code_channels))
+    model.register_module("live", LiveCodebook(MINI.codes, MINI.code_channels).to(device))
     model.register_buffer("codebook", model.quantize.embedding.weight.data)  # saved with the state
     batch, steps = settings.schedule.batch, settings.schedule.steps
     first_quantised = round(settings.continuous * steps)
@@ -101,18 +103,18 @@ def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) ->
         images = pictures.pictures[np.sort(chosen)]
         for i in range(round(settings.depth_share * count)):
             images[i] = depth_of(pictures.masks[chosen[i]] / 255)[..., None]
-        return to_pixels(images)
+        return to_pixels(images).to(device)
 
     def encode(pixels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             return model.latents(pixels).float()
 
     def error(latents: Tensor, pixels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             made = model.decode_latents(latents).float()
         return reconstruction_loss(made, pixels)
 
-    if can_compile():
+    if can_compile(device):
         encode, error = torch.compile(encode), torch.compile(error)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -142,7 +144,7 @@ def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) ->
         psnr, codes = [], []
         with torch.no_grad():
             for part in np.array_split(test, -(-len(test) // 32)):
-                real = to_pixels(pictures.pictures[part])
+                real = to_pixels(pictures.pictures[part]).to(device)
                 found = model.encode(real)
                 made = model.decode(found).clamp(-1, 1)
                 psnr.append(-10 * ((made - real) / 2).square().mean((1, 2, 3)).log10())
@@ -150,7 +152,7 @@ def train_vqgan(data: Path, out: Path, settings: VQGANSettings | None = None) ->
             save_grid([*zip(real[:16], made[:16], strict=True)], out / "reconstructions.png")
         share = torch.bincount(torch.cat(codes), minlength=MINI.codes).float()
         entropy = torch.special.entr(share / share.sum()).sum().exp()
-        quality, style = torch.cat(psnr).numpy(), pictures.style[test]
+        quality, style = torch.cat(psnr).cpu().numpy(), pictures.style[test]
         return {
             "psnr": float(quality.mean()),
             "worst_style": min(float(quality[style == name].mean()) for name in np.unique(style)),

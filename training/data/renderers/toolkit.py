@@ -152,19 +152,6 @@ def still_noise(shape: tuple[int, int], scale: float, seed: int = 0) -> np.ndarr
     return (blotches - blotches.mean()) / max(float(blotches.std()), 1e-6)
 
 
-def streaks(shape: tuple[int, int], length: int, angle: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise drawn out along `angle` (radians, clockwise from horizontal) over `length` pixels.
-
-    Returns float32 [H,W] of zero mean and unit variance, about 2 pixels fine across the strokes.
-    """
-    kernel = np.zeros((length, length), np.float32)
-    middle, reach = (length - 1) / 2, np.array([np.cos(angle), np.sin(angle)]) * length
-    ends = [tuple(int(round(middle + side * part)) for part in reach) for side in (-0.5, 0.5)]
-    cv2.line(kernel, ends[0], ends[1], 1.0, 1)
-    drawn = cv2.filter2D(noise(shape, 2, rng), cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT)
-    return (drawn - drawn.mean()) / max(float(drawn.std()), 1e-6)
-
-
 def displace(x: np.ndarray, dx: np.ndarray | float, dy: np.ndarray | float) -> np.ndarray:
     """Takes each pixel of [H,W] or [H,W,C] from (x + dx, y + dy); offsets in pixels, [H,W] or numbers."""
     row, column = np.indices(x.shape[:2], dtype=np.float32)

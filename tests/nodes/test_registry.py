@@ -1,0 +1,82 @@
+"""What the Comfy Registry, the Manager and its scanners ask of a pack."""
+
+import ast
+import re
+
+import pytest
+from bench import ROOT
+from PIL import Image
+
+SHIPPED = [ROOT / "__init__.py", *sorted((ROOT / "nodes").glob("*.py")), *sorted((ROOT / "stylear").rglob("*.py"))]
+
+
+@pytest.fixture(scope="module")
+def project():
+    tomllib = pytest.importorskip("tomllib")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_metadata_are_those_the_registry_wants(project):
+    about, comfy = project["project"], project["tool"]["comfy"]
+    assert "comfyui" not in about["name"].lower() and len(about["name"]) < 100
+    assert re.fullmatch(r"\d+\.\d+\.\d+", about["version"])
+    assert about["description"] and about["requires-python"] and (ROOT / about["license"]["file"]).is_file()
+    assert comfy["PublisherId"] and comfy["DisplayName"] and comfy["requires-comfyui"].startswith(">=")
+    assert any("GPU" in line for line in about["classifiers"])
+
+
+def test_the_icon_is_a_square_of_at_most_400_pixels(project):
+    icon = Image.open(ROOT / project["tool"]["comfy"]["Icon"])
+    assert icon.width == icon.height <= 400
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version(project):
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert newest == project["project"]["version"]
+
+
+def test_the_oldest_comfyui_is_the_same_in_the_metadata_the_readme_and_the_changelog(project):
+    oldest = project["tool"]["comfy"]["requires-comfyui"].removeprefix(">=").removesuffix(".0")
+    for name in ("README.md", "CHANGELOG.md"):
+        assert f"{oldest} or newer" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_requirements_change_nothing_that_comfyui_brings():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    for line in wanted:
+        assert re.fullmatch(r"[a-zA-Z_-]+>=[\d.]+", line), "ranges, no pins, no addresses, no options"
+        assert not re.match(r"torch|numpy|transformers|pillow|safetensors", line, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_nothing_is_run_that_a_scanner_would_stop(file):
+    for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Import | ast.ImportFrom):
+            names = {getattr(call, "module", None), *(alias.name for alias in call.names)}
+            assert not names & {"subprocess", "pip", "marshal", "ctypes"}
+        if isinstance(call, ast.Call):
+            called = ast.unparse(call.func)
+            assert called not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads", "torch.jit.load")
+            if called == "torch.load":
+                assert any(word.arg == "weights_only" and ast.literal_eval(word.value) for word in call.keywords)
+
+
+def test_only_the_owner_publishes():
+    yaml = pytest.importorskip("yaml")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8"))
+    for job in workflow["jobs"].values():
+        assert "github.repository_owner == vars.COMFY_PUBLISHER" in job["if"]
+
+
+def test_the_forms_for_issues_and_the_workflows_can_be_read():
+    yaml = pytest.importorskip("yaml")
+    files = sorted((ROOT / ".github").rglob("*.yml"))
+    assert len(files) == 4 and all(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
+
+
+def test_only_download_may_use_the_network():
+    for file in SHIPPED:
+        text = file.read_text(encoding="utf-8")
+        if file.name != "download.py":
+            assert not re.search(r"urllib\.request|(import|from) (requests|httpx|socket|huggingface_hub)\b", text), file

@@ -1,0 +1,223 @@
+"""The download of public parts: on request, with terms, resumable, checked, from any endpoint, or offline."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from stylear.__main__ import main
+from stylear.download import CHAMELEON, PARTS, SUMS, Part, chosen, download, terms, verify
+from stylear.errors import BadCheckpoint, BadInput, MissingPart
+
+LARGE = bytes(range(256)) * 4096
+INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+FILES = {
+    "me/base/config.json": b"{}",
+    "me/base/model.safetensors.index.json": INDEX.encode(),
+    "me/base/model-00001-of-00002.safetensors": LARGE,
+    "me/base/model-00002-of-00002.safetensors": LARGE[::-1],
+    "me/adapter/sub/model.safetensors": b"adapter",
+}
+BASE = Part(
+    (("me/base", "config.json"), ("me/base", "tokenizer.json"), ("me/base", "model.safetensors.index.json")),
+    CHAMELEON,
+    True,
+    ("tokenizer.json",),
+)
+ADAPTER = {"adapter": Part((("me/adapter", "sub/model.safetensors"),), "MIT")}
+SHARD = "base/model-00001-of-00002.safetensors"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Speaks the hub's protocol: large files are redirected to, with their SHA-256; small ones have git's checksum."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, whole):
+        hub = self.server
+        hub.asked.append((self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization")))
+        name = self.path.removeprefix("/cdn").removeprefix("/").replace("/resolve/main/", "/")
+        content = hub.files.get(name)
+        if content is None or hub.status:
+            self.send_response(hub.status or 404)
+            self.end_headers()
+        elif len(content) > 4096 and not self.path.startswith("/cdn"):
+            self.send_response(302)
+            self.send_header("Location", f"/cdn/{name}")
+            self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.end_headers()
+        else:
+            self.send(content, whole)
+
+    def send(self, content, whole):
+        first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206 if first and self.server.ranges else 200)
+        first *= self.server.ranges
+        self.send_header("Content-Length", str(len(content) - first))
+        self.send_header("ETag", f'"{hashlib.sha1(b"blob %d" % len(content) + bytes(1) + content).hexdigest()}"')
+        self.end_headers()
+        if whole:
+            content = self.server.spoil(content)[first:]
+            self.wfile.write(content[: self.server.cut or len(content)])
+            self.server.cut = 0
+            self.close_connection = True
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A server on this machine; `asked` is what it was asked for, `cut` breaks the next answer off."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.files, server.asked, server.cut, server.ranges, server.status = dict(FILES), [], 0, True, 0
+    server.spoil = lambda content: content
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def fetch(hub, tmp_path):
+    def run(parts=None, accept=True, **options):
+        return download(tmp_path / "7b", parts or {"base": BASE}, accept, hub.url, **options)
+
+    return run
+
+
+def test_the_parts_and_their_shards_land_in_a_folder_each_and_an_absent_optional_file_is_left_out(fetch, tmp_path):
+    found = fetch({"base": BASE} | ADAPTER)
+    assert {path.relative_to(tmp_path / "7b").as_posix(): path.read_bytes() for path in found} == {
+        **{f"base/{name.rpartition('/')[2]}": content for name, content in FILES.items() if "base" in name},
+        "adapter/model.safetensors": b"adapter",
+    }
+    sums = dict(reversed(line.split("  ")) for line in (tmp_path / "7b" / SUMS).read_text().splitlines())
+    assert sums[SHARD] == hashlib.sha256(LARGE).hexdigest() and len(sums) == len(found)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_nothing_is_fetched_before_the_terms_are_accepted_and_they_are_named(fetch, hub):
+    with pytest.raises(BadInput, match="--accept .*base .*Chameleon Research License"):
+        fetch(accept=False)
+    assert hub.asked == []
+    fetch(ADAPTER, accept=False)
+
+
+def test_every_part_says_where_it_comes_from_and_under_which_terms():
+    for line, (name, part) in zip(terms(PARTS), PARTS.items(), strict=True):
+        assert name in line and part.files[0][0] in line and part.terms in line
+    assert [name for name, part in PARTS.items() if part.accept] == ["base", "vqgan"]
+    assert "Omni" in terms(chosen(["base"], depth=True))[0]
+
+
+def test_a_download_that_broke_off_is_gone_on_with(fetch, hub):
+    hub.cut = 1000
+    seen = []
+    fetch(progress=lambda *progress: seen.append(progress))
+    ranges = [asked[2] for asked in hub.asked if asked[0] == "GET" and "00001" in asked[1]]
+    assert None in ranges and len(seen) > 2 and seen[-1][1:] == (len(LARGE), len(LARGE))
+
+
+def test_what_an_earlier_command_left_is_not_fetched_twice(fetch, hub, tmp_path):
+    half = tmp_path / "7b" / "base" / f".{SHARD[5:]}.{hashlib.sha256(LARGE).hexdigest()[:12]}.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(LARGE[:5000])
+    fetch()
+    assert [asked[2] for asked in hub.asked if asked[0] == "GET" and "00001" in asked[1]] == ["bytes=5000-"]
+    assert (tmp_path / "7b" / SHARD).read_bytes() == LARGE
+
+
+def test_a_server_that_knows_no_ranges_is_asked_for_the_whole_file(fetch, hub, tmp_path):
+    hub.ranges = False
+    test_what_an_earlier_command_left_is_not_fetched_twice(fetch, hub, tmp_path)
+
+
+def test_whole_files_are_kept_and_only_asked_about(fetch, hub):
+    first = fetch()
+    hub.asked.clear()
+    assert fetch() == first
+    assert {asked[0] for asked in hub.asked} == {"HEAD"}
+
+
+def test_a_file_that_arrives_damaged_is_deleted_and_said(fetch, hub, tmp_path):
+    hub.spoil = lambda content: content[:-1] + b"?"
+    with pytest.raises(BadCheckpoint, match="config.json of me/base arrived damaged"):
+        fetch()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_another_file_of_that_name_is_never_replaced(fetch, tmp_path):
+    mine = tmp_path / "7b" / "base" / "config.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(BadInput, match="Move it away"):
+        fetch()
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "accept its licence"), (403, "HF_TOKEN"), (500, "answers 500")])
+def test_a_refusal_says_what_to_do(fetch, hub, status, reason):
+    hub.status = status
+    with pytest.raises(MissingPart, match=reason):
+        fetch()
+
+
+def test_an_endpoint_that_is_not_there_or_no_address_is_said(tmp_path, hub):
+    hub.server_close()
+    with pytest.raises(MissingPart, match="was not reached.*--endpoint"):
+        download(tmp_path, ADAPTER, endpoint=hub.url)
+    with pytest.raises(BadInput, match="http"):
+        download(tmp_path, ADAPTER, endpoint="ftp://mirror")
+
+
+def test_the_token_goes_to_the_endpoint_and_nowhere_else(fetch, hub):
+    other = hub.url.replace("127.0.0.1", "localhost")
+    answer = Hub.send_header
+    Hub.send_header = lambda self, name, value: answer(self, name, value.replace("/cdn", f"{other}/cdn", 1))
+    try:
+        fetch()
+    finally:
+        Hub.send_header = answer
+    tokens = {path.startswith("/cdn"): token for _, path, _, token in hub.asked}
+    assert tokens == {False: "Bearer secret", True: None}
+
+
+def test_offline_nothing_is_asked_and_what_is_there_is_checked(fetch, hub, tmp_path, monkeypatch):
+    found = fetch()
+    hub.asked.clear()
+    assert verify(tmp_path / "7b", {"base": BASE}) == found and hub.asked == []
+    (tmp_path / "7b" / SHARD).write_bytes(b"changed")
+    with pytest.raises(BadCheckpoint, match="00001-of-00002.safetensors has changed"):
+        verify(tmp_path / "7b", {"base": BASE})
+    with pytest.raises(MissingPart, match="by hand:\n.*sub/model.safetensors of me/adapter"):
+        verify(tmp_path / "7b", ADAPTER)
+
+
+def test_the_hubs_own_offline_setting_is_obeyed(fetch, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInput, match="HF_HUB_OFFLINE"):
+        fetch(ADAPTER)
+
+
+def test_the_command_fetches_prints_the_terms_and_the_files(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("stylear.download.PARTS", {"base": BASE} | ADAPTER)
+    folder = str(tmp_path / "7b")
+    assert main(["download", folder, "--endpoint", hub.url]) == 2
+    assert "Chameleon Research License" in capsys.readouterr().err and hub.asked == []
+    assert main(["download", folder, "--endpoint", hub.url, "--accept", "--parts", "adapter"]) == 0
+    said = capsys.readouterr()
+    assert "adapter: me/adapter; MIT" in said.err and said.out.strip().endswith("model.safetensors")
+    assert main(["download", folder, "--offline", "--parts", "adapter"]) == 0
+    assert main(["download", folder, "--offline"]) == 2 and "me/base" in capsys.readouterr().err

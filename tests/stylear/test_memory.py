@@ -1,0 +1,63 @@
+"""The memory asked for before a call is what the call takes, and not much more."""
+
+import pytest
+import torch
+from peak import Peak
+
+from stylear.memory import picture_bytes, sampling_bytes, segmenting_bytes
+from stylear.pipeline import MINI, StyleAR
+from stylear.style import StyleTokens
+from stylear.vqgan import VQGAN, VQGANConfig
+
+RELEASED = VQGANConfig()
+SMALL = VQGANConfig(channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels=16, code_channels=16, codes=1024)
+
+
+@pytest.fixture(scope="module")
+def mini():
+    if not (MINI / "base").is_dir():
+        pytest.skip("the bundled mini is not there")
+    return StyleAR.load("mini", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "size"), [(RELEASED, (768, 768)), (RELEASED, (1024, 512)), (SMALL, (128, 64))], ids=str
+)
+def test_a_picture_takes_in_the_vqgan_what_is_asked_for_and_at_least_half_of_it(config, size):
+    with torch.device("meta"), torch.no_grad():
+        vqgan = VQGAN(config)
+        codes = torch.zeros(1, *(side // vqgan.downsampling for side in reversed(size)), dtype=torch.int64)
+        for work in (lambda: vqgan.decode(codes), lambda: vqgan.encode(torch.zeros(1, 3, *reversed(size)))):
+            with Peak() as peak:
+                work()
+            assert peak.most <= picture_bytes(vqgan, size) <= 2.5 * peak.most
+
+
+def test_sam_takes_what_is_asked_for_and_at_least_half_of_it():
+    segment_anything = pytest.importorskip("segment_anything")
+    with torch.device("meta"), torch.no_grad():
+        sam = segment_anything.sam_model_registry["vit_b"]()
+        block = next(block for block in sam.image_encoder.blocks if not block.window_size)
+        with Peak() as peak:
+            block(torch.zeros(1, 64, 64, 768))
+    segmenter = type("Segmenter", (), {"sam": sam})
+    assert peak.most <= segmenting_bytes(segmenter) <= 2 * peak.most
+
+
+@pytest.mark.parametrize("changes", [{"cfg": 1.0}, {"batch_size": 3}], ids=str)
+def test_sampling_takes_no_more_than_is_asked_for(mini, changes):
+    style = StyleTokens(torch.zeros(16, mini.resampler.config.output))
+    with Peak() as peak:
+        mini.generate("a cat", style, window=16, width=32, height=32, **changes)
+    assert peak.most <= sampling_bytes(mini.base, mini.vqgan, (32, 32), **changes) <= 3 * peak.most
+
+
+def test_more_rows_longer_pictures_and_conditions_are_asked_more_for(mini):
+    def asked(size=(2048, 2048), **changes):
+        return sampling_bytes(mini.base, mini.vqgan, size, **changes)
+
+    drawn_at_once = asked(batch_size=64)
+    assert asked(batch_size=64, cfg=1.0) * 2 == pytest.approx(drawn_at_once, rel=1e-6)
+    assert asked(batch_size=64, condition=torch.zeros(16, 16, dtype=torch.int64)) > drawn_at_once
+    assert asked(batch_size=128) == pytest.approx(2 * drawn_at_once, rel=1e-6)
+    assert asked((64, 64), batch_size=64) < drawn_at_once
