@@ -4,6 +4,8 @@ from comfy_api.latest import io
 
 from . import host, sockets
 
+_AS_CFG = -1.0
+
 
 class ARSample(io.ComfyNode):
     """Draws the picture code by code with the decoder and turns the codes into pixels with the VQGAN."""
@@ -104,6 +106,20 @@ class ARSample(io.ComfyNode):
                         "another window may draw another one."
                     ),
                 ),
+                io.Float.Input(
+                    "style_cfg",
+                    default=_AS_CFG,
+                    min=_AS_CFG,
+                    max=30.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How strongly the style alone is followed; cfg is then for the prompt. Raise it when the style "
+                        "is weak, lower it when it runs over the prompt. Below 0 it is as cfg, as released; any "
+                        "other value takes half as long again."
+                    ),
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures, one for each seed.")],
         )
@@ -123,14 +139,19 @@ class ARSample(io.ComfyNode):
         temperature: float,
         condition=None,
         window: str = "auto",
+        style_cfg: float = _AS_CFG,
     ) -> io.NodeOutput:
+        from ..stylear.drawing import SamplingSettings
         from ..stylear.memory import sampling_bytes
 
         run, held = host.Run(), host.HostedModel.on(model)
         parts, size = held.model, (width or held.model.size, height or held.model.size)
-        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, cfg, condition)
+        style_cfg = None if style_cfg < 0 else style_cfg
+        readings = SamplingSettings(cfg, style_cfg=style_cfg).weights()
+        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, len(readings), condition)
+        reading = ("image_encoder", "resampler") if "plain" in readings else ()
         with host.contained():
-            engine = held.ready("base", "vqgan", memory=memory)
+            engine = held.ready("base", "vqgan", *reading, memory=memory)
             images = engine.generate(
                 prompt,
                 style,
@@ -147,6 +168,7 @@ class ARSample(io.ComfyNode):
                 cancelled=run.cancelled,
                 preview=run.preview,
                 previews=1,
+                style_cfg=style_cfg,
             )
         return io.NodeOutput(host.to_output(images))
 

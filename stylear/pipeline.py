@@ -155,6 +155,13 @@ class StyleAR:
         features = self.image_encoder.encode(image)
         return StyleTokens(resample(self.resampler, features)[0], features, image)
 
+    def empty_style(self) -> Tensor:
+        """The tokens float32 [M, C] of no style: those of an empty sheet, which is a white picture.
+
+        Guidance calls a prompt with these in the place of the style's plain.
+        """
+        return self.encode_style(Image.new("RGB", (self.size, self.size), "white")).tokens
+
     def segment(
         self,
         image: Picture,
@@ -251,20 +258,23 @@ class StyleAR:
         cancelled: Callable[[], bool] | None = None,
         preview: Callable[[Tensor], None] | None = None,
         previews: int = MAX_BATCH,
+        style_cfg: float | None = None,
     ) -> Tensor:
         """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
 
         width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
-        Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
-        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. window: how many codes a pass draws, 1
-        to all of a picture's, or "auto" for what is fastest here; in float32 it never changes the picture.
+        Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; style_cfg: the
+        style's own, by default cfg; top_k: 1 is greedy; see `SamplingSettings`. `condition`: from `encode_condition`.
+        window: how many codes a pass draws, 1 to all of a picture's, or "auto" for what is fastest here; in float32
+        it never changes the picture.
         `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures; the last one
         is the result, those before show nearly what it will be (see `preview`).
         Raises BadInput for a value out of its range and for a prompt that is too long.
         """
-        settings = SamplingSettings(cfg, top_k, temperature)
+        settings = SamplingSettings(cfg, top_k, temperature, style_cfg)
+        readings = settings.weights()
         _check_style(style)
         if not isinstance(prompt, str):
             raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
@@ -278,6 +288,7 @@ class StyleAR:
             max_length=self._room(grid, condition),
         )
         start = embed_prompt(self.base, template, style.tokens)
+        plain = embed_prompt(self.base, template, self.empty_style()) if "plain" in readings else None
 
         def codes_of(seeds: Sequence[int]) -> Tensor:
             rows, growing = LATENTS_PER_GRID * grid[0], Growing(self._draw, LATENTS_PER_GRID * grid[0])
@@ -288,11 +299,10 @@ class StyleAR:
 
             if progress:
                 progress(0, codes_in(grid))
-            windows = self._windows(window, grid, len(seeds) * (1 + (settings.cfg != 1)), cancelled)
+            windows = self._windows(window, grid, len(seeds) * len(readings), cancelled)
             on_row = show if preview else None
-            return sample(
-                self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
-            )
+            asked = (self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows)
+            return sample(*asked, plain)
 
         pictures = self._draw(self._in_memory(codes_of, seeds))
         if preview:

@@ -75,6 +75,13 @@ def test_the_largest_seed_of_the_widget_works_in_a_batch(nodes, model, style):
     assert sample(nodes, model, style, seed=0xFFFFFFFFFFFFFFFF, batch_size=2).shape[0] == 2
 
 
+def test_a_style_guided_apart_changes_the_picture_and_one_as_cfg_does_not(nodes, model, style):
+    far = style.with_noise(3.0, 0)
+    released = sample(nodes, model, far)
+    assert torch.equal(sample(nodes, model, far, style_cfg=-1.0), released)
+    assert not torch.equal(sample(nodes, model, far, style_cfg=9.0), released)
+
+
 def test_a_window_changes_no_picture_and_one_larger_than_the_picture_is_refused(nodes, model, style, errors):
     assert torch.equal(sample(nodes, model, style, window="16"), sample(nodes, model, style, window="1"))
     with pytest.raises(errors.BadInput, match="window is 64; .* from 1 to 16"):
@@ -140,6 +147,7 @@ def test_the_tokens_cross_the_wire_on_the_cpu(style):
     "wrong",
     [
         {"cfg": float("nan")},
+        {"style_cfg": float("nan")},
         {"temperature": float("inf")},
         {"temperature": 0.0},
         {"top_k": 0},

@@ -138,6 +138,14 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     assert images.shape == (2, 8, 8, 3)
 
 
+@pytest.mark.parametrize(("value", "passed"), [(-1.0, None), (-0.9, None), (0.0, 0.0), (2.5, 2.5)])
+def test_a_style_cfg_below_0_is_none_of_its_own(comfy, nodes, model, engine, value, passed):
+    comfy.management.unload_all_models()
+    nodes["ARSample"].execute(model=model, style="style", **SAMPLE, style_cfg=value)
+    assert engine.calls[0].style_cfg == passed
+    assert ("image_encoder" in loaded(comfy, model)) == (passed is not None)
+
+
 def test_a_preview_is_drawn_of_the_one_picture_that_is_shown(nodes, model, engine):
     nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"batch_size": 2})
     assert engine.calls[0].previews == 1
@@ -153,10 +161,11 @@ def asked_for(host, monkeypatch):
 
 def test_ar_sample_asks_for_the_memory_of_its_size_batch_guidance_and_condition(nodes, model, asked_for):
     changes = {"batch_size": 2}, {}, {"cfg": 1.0}, {"condition": torch.zeros(16, 16, dtype=torch.int64)}, {"width": 640}
+    changes = *changes, {"style_cfg": 2.0}
     for change in changes:
         nodes["ARSample"].execute(model=model, style="style", **SAMPLE | change)
-    batch, plain, unguided, conditional, wide = asked_for
-    assert unguided < plain < batch and plain < conditional and plain < wide
+    batch, plain, unguided, conditional, wide, apart = asked_for
+    assert unguided < plain < apart < batch and plain < conditional and plain < wide
 
 
 def test_the_other_nodes_ask_for_the_memory_that_looking_at_a_picture_takes(nodes, model, asked_for):
@@ -227,9 +236,11 @@ def test_load_stylear_hands_the_bits_of_the_matrices_on(nodes, host, asked, kind
 
 
 @pytest.mark.parametrize("name,last", [("LoadStyleAR", "quantize"), ("ARSample", "window")])
-def test_inputs_that_older_workflows_do_not_have_come_last_and_are_optional(nodes, name, last):
-    newest = nodes[name].define_schema().inputs[-1]
-    assert newest.id == last and newest.optional and newest.default == newest.options[0]
+def test_inputs_that_older_workflows_do_not_have_come_behind_theirs_and_are_optional(nodes, name, last):
+    newest = nodes[name].define_schema().inputs
+    newest = newest[[item.id for item in newest].index(last) :]
+    assert all(item.optional for item in newest)
+    assert newest[0].default == newest[0].options[0]
 
 
 def test_load_stylear_refuses_a_model_that_is_not_listed(nodes, errors, models):
