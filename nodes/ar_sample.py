@@ -120,6 +120,19 @@ class ARSample(io.ComfyNode):
                         "other value takes half as long again."
                     ),
                 ),
+                io.Float.Input(
+                    "style_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=5.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How much of the style: 0 is none, as on an empty white sheet, 1 is as encoded, above 1 "
+                        "exaggerates. Raise it when the style is weak, lower it when pictures fall apart."
+                    ),
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures, one for each seed.")],
         )
@@ -140,6 +153,7 @@ class ARSample(io.ComfyNode):
         condition=None,
         window: str = "auto",
         style_cfg: float = _AS_CFG,
+        style_strength: float = 1.0,
     ) -> io.NodeOutput:
         from ..stylear.drawing import SamplingSettings
         from ..stylear.memory import sampling_bytes
@@ -149,7 +163,7 @@ class ARSample(io.ComfyNode):
         style_cfg = None if style_cfg < 0 else style_cfg
         readings = SamplingSettings(cfg, style_cfg=style_cfg).weights()
         memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, len(readings), condition)
-        reading = ("image_encoder", "resampler") if "plain" in readings else ()
+        reading = ("image_encoder", "resampler") if "plain" in readings or style_strength != 1 else ()
         with host.contained():
             engine = held.ready("base", "vqgan", *reading, memory=memory)
             images = engine.generate(
@@ -169,6 +183,7 @@ class ARSample(io.ComfyNode):
                 preview=run.preview,
                 previews=1,
                 style_cfg=style_cfg,
+                style_strength=style_strength,
             )
         return io.NodeOutput(host.to_output(images))
 

@@ -59,6 +59,7 @@ def generate(options: argparse.Namespace) -> None:
             batch_size=options.batch,
             cfg=options.cfg,
             style_cfg=options.style_cfg,
+            style_strength=options.style_strength,
             top_k=options.top_k,
             temperature=options.temperature,
             window=options.window,
@@ -176,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--alpha", type=_number, help="share of the style that the subtraction leaves untouched (0.2)")
     one.add_argument("--beta", type=_number, help="how much of the content is subtracted (0.8)")
     one.add_argument("--style-cfg", type=_number, help="the style's own guidance; --cfg is then the prompt's")
+    one.add_argument("--style-strength", type=_number, default=1.0, help="0 is no style, above 1 exaggerates (1)")
     one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
     one.add_argument("--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)")
     one.add_argument("--height", type=_whole, help="the same for the height")

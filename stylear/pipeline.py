@@ -23,7 +23,7 @@ from .checkpoint import (
     load_vqgan,
     trained_size,
 )
-from .checks import SEEDS, whole
+from .checks import MAX_SETTING, SEEDS, number, whole
 from .condition import condition_pixels
 from .drawing import SamplingSettings
 from .encoder import ImageEncoder
@@ -162,6 +162,15 @@ class StyleAR:
         """
         return self.encode_style(Image.new("RGB", (self.size, self.size), "white")).tokens
 
+    def strengthen(self, style: StyleTokens, strength: float) -> StyleTokens:
+        """A style whose tokens depart `strength` times as far from `empty_style`: E + strength (S - E).
+
+        strength: 0 is the empty style, 1 as it is, above 1 exaggerates; up to 1000. It comes last: noise on the tokens
+        is scaled with them, and a later subtraction starts anew from the features. Raises BadInput.
+        """
+        strength = number("style_strength", strength, 0, MAX_SETTING)
+        return style if strength == 1 else style.with_tokens(self.empty_style().lerp(style.tokens, strength))
+
     def segment(
         self,
         image: Picture,
@@ -259,6 +268,7 @@ class StyleAR:
         preview: Callable[[Tensor], None] | None = None,
         previews: int = MAX_BATCH,
         style_cfg: float | None = None,
+        style_strength: float = 1.0,
     ) -> Tensor:
         """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
 
@@ -266,7 +276,7 @@ class StyleAR:
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; style_cfg: the
         style's own, by default cfg; top_k: 1 is greedy; see `SamplingSettings`. `condition`: from `encode_condition`.
         window: how many codes a pass draws, 1 to all of a picture's, or "auto" for what is fastest here; in float32
-        it never changes the picture.
+        it never changes the picture. style_strength: see `strengthen`.
         `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures; the last one
@@ -287,7 +297,7 @@ class StyleAR:
             style_tokens=self.resampler.config.tokens,
             max_length=self._room(grid, condition),
         )
-        start = embed_prompt(self.base, template, style.tokens)
+        start = embed_prompt(self.base, template, self.strengthen(style, style_strength).tokens)
         plain = embed_prompt(self.base, template, self.empty_style()) if "plain" in readings else None
 
         def codes_of(seeds: Sequence[int]) -> Tensor:

@@ -148,6 +148,7 @@ def test_the_tokens_cross_the_wire_on_the_cpu(style):
     [
         {"cfg": float("nan")},
         {"style_cfg": float("nan")},
+        {"style_strength": float("nan")},
         {"temperature": float("inf")},
         {"temperature": 0.0},
         {"top_k": 0},

@@ -138,6 +138,14 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     assert images.shape == (2, 8, 8, 3)
 
 
+def test_ar_sample_reads_the_empty_style_only_where_the_strength_asks_for_it(comfy, nodes, model, engine):
+    for strength in (1.0, 1.5):
+        comfy.management.unload_all_models()
+        nodes["ARSample"].execute(model=model, style="style", **SAMPLE, style_strength=strength)
+        assert engine.calls[-1].style_strength == strength
+        assert ("image_encoder" in loaded(comfy, model)) == (strength != 1)
+
+
 @pytest.mark.parametrize(("value", "passed"), [(-1.0, None), (-0.9, None), (0.0, 0.0), (2.5, 2.5)])
 def test_a_style_cfg_below_0_is_none_of_its_own(comfy, nodes, model, engine, value, passed):
     comfy.management.unload_all_models()

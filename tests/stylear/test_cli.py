@@ -76,6 +76,7 @@ def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
         ("--subtract", "--alpha", "-3", "--beta", "9"),
         ("--gamma", "0"),
         ("--style-cfg", "20"),
+        ("--style-strength", "3"),
     ],
 )
 def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options):

@@ -123,3 +123,25 @@ def test_the_empty_style_is_that_of_a_white_sheet(model):
 def test_a_style_scale_that_makes_no_sense_is_refused_by_its_name(model, style, value):
     with pytest.raises(BadInput, match="style_cfg is"):
         model.generate("a cat", style, style_cfg=value)
+
+
+def test_the_strength_scales_how_far_a_style_is_from_the_empty_one(model, style):
+    empty = model.empty_style()
+    assert model.strengthen(style, 1) is style
+    assert torch.equal(model.strengthen(style, 0).tokens, empty)
+    tripled = model.strengthen(style, 3.0).tokens
+    torch.testing.assert_close(tripled - empty, 3 * (style.tokens - empty), atol=1e-5, rtol=1e-5)
+    assert model.strengthen(style, 3.0).features is style.features
+
+
+def test_pictures_are_drawn_in_the_strengthened_style(model, style):
+    far = style.with_noise(2.0, 0)
+    asked = model.generate("a cat", far, style_strength=0.3)
+    assert torch.equal(asked, model.generate("a cat", model.strengthen(far, 0.3)))
+    assert not torch.equal(asked, model.generate("a cat", far))
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), 1001, None, True])
+def test_a_strength_that_makes_no_sense_is_refused_by_its_name(model, style, value):
+    with pytest.raises(BadInput, match="style_strength is"):
+        model.generate("a cat", style, style_strength=value)
