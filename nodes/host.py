@@ -295,6 +295,14 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     return mask if mask.any() else None
 
 
+def numbers(name: str, text: str, form: str, of: str = "numbers") -> tuple[float, ...]:
+    """What is between the commas of a widget's text; BadInput with its name and form if that is not numbers."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}, with {of}.") from error
+
+
 def to_output(pixels: torch.Tensor) -> torch.Tensor:
     """Move a result to the device and dtype that ComfyUI passes between nodes."""
     return pixels.to(management.intermediate_device(), management.intermediate_dtype())

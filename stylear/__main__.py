@@ -12,7 +12,7 @@ from reprlib import repr as short
 from .checks import whole
 from .errors import BadInput, StyleARError
 
-PATHS = ("style", "condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
+PATHS = ("condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
 PROMPTS = ("a cat", "a rocket", "a tree", "a house")
 
 
@@ -161,7 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     one = _command(commands, "generate", generate, "one picture, or a batch, of a prompt in a style")
-    one.add_argument("--style", required=True, help="the reference picture, or style tokens saved as .safetensors")
+    one.add_argument(
+        "--style",
+        required=True,
+        nargs="+",
+        help="the reference picture, or style tokens saved as .safetensors; or several",
+    )
+    one.add_argument("--weights", type=_weights, help="2,1: how much of each of several styles (equal parts)")
     one.add_argument("--prompt", required=True, help="what to draw")
     one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
     one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
@@ -271,14 +277,23 @@ def _load(options: argparse.Namespace):
 
 
 def _style(model, options: argparse.Namespace):
-    """The style tokens, with the content subtracted if that was asked for."""
+    """The style tokens, with the content of each reference subtracted if that was asked for."""
+    from .style import blend
+
+    return blend([_subtracted(model, _read_style(model, path), options) for path in options.style], options.weights)
+
+
+def _read_style(model, path: str):
+    """The style of a reference picture, or saved ones."""
     from .images import open_image
     from .style import StyleTokens
 
-    if options.style.lower().endswith(".safetensors"):
-        style = StyleTokens.load(options.style)
-    else:
-        style = model.encode_style(open_image(options.style))
+    return StyleTokens.load(path) if path.lower().endswith(".safetensors") else model.encode_style(open_image(path))
+
+
+def _subtracted(model, style, options: argparse.Namespace):
+    from .images import open_image
+
     if not options.subtract:
         return style
     weights = {name: getattr(options, name) for name in ("alpha", "beta")}
@@ -296,7 +311,9 @@ def _told(options: argparse.Namespace) -> dict:
     """What a picture tells about its making: the options that were given, and of paths only the names."""
     told = {key: value for key, value in vars(options).items() if value is not None}
     told = {key: value for key, value in told.items() if key not in ("run", "out", "overwrite")}
-    return told | {key: Path(told[key]).name for key in PATHS if key in told}
+    told |= {key: Path(told[key]).name for key in PATHS if key in told}
+    styles = [Path(path).name for path in options.style]
+    return told | {"style": styles if len(styles) > 1 else styles[0]}
 
 
 def _targets(out: Path, count: int) -> list[Path]:
@@ -368,6 +385,11 @@ def _window(text: str) -> int | str:
 
 def _numbers(text: str) -> tuple[float, ...]:
     with _said(text, "is not numbers of pixels with commas between them, such as 120,80"):
+        return tuple(float(part) for part in text.split(","))
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    with _said(text, "is not numbers with commas between them, such as 2,1"):
         return tuple(float(part) for part in text.split(","))
 
 

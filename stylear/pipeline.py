@@ -206,7 +206,9 @@ class StyleAR:
         """
         _check_style(style)
         if content is None and style.picture is None:
-            raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
+            raise BadInput(
+                "This style has no picture to cut from. Pass content, or encode its picture again; subtract before blending."
+            )
         if mask is not None and (points is not None or box is not None):
             raise BadInput("Both a mask and points or a box were given. Pass one of them.")
         image = to_rgb(style.picture if content is None else content, name="content")
@@ -238,7 +240,9 @@ class StyleAR:
         """
         image, mask = self.content_mask(style, content, mask, points, box)
         if style.features is None:
-            raise BadInput("This style has no features to subtract from. Encode its picture again.")
+            raise BadInput(
+                "This style has no features to subtract from. Encode its picture again; subtract before blending."
+            )
         if mask is not None:
             image = content_picture(image, mask)
         return style.with_tokens(enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta))

@@ -10,7 +10,7 @@ from comfy_server import GRAPHS, PACK, ComfyServer, checkout
 from PIL import Image
 
 NAMES = sorted(file.stem for file in GRAPHS.glob("*.json"))
-IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"]
+IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample", "StyleBlend"]
 
 
 def ran(entry: dict) -> set[str]:
@@ -40,7 +40,7 @@ def test_the_pack_loads_without_a_warning(server):
     assert not [line for line in lines if re.search("WARNING|ERROR|IMPORT FAILED|Traceback", line)]
 
 
-def test_object_info_describes_the_six_nodes(server):
+def test_object_info_describes_the_nodes(server):
     for node in IDS:
         info = server.get(f"/object_info/{node}")[node]
         assert info["category"] == "StyleAR" and info["description"] and info["search_aliases"]

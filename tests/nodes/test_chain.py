@@ -1,4 +1,4 @@
-"""The six nodes one after the other on a tiny random model, as ComfyUI would run them."""
+"""The nodes one after the other on a tiny random model, as ComfyUI would run them."""
 
 from importlib import import_module
 

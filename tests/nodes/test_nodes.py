@@ -106,6 +106,28 @@ def test_noise_inject_refuses_what_is_no_style(nodes, errors):
         nodes["NoiseInject"].execute(style="style", gamma=0.3, seed=5)
 
 
+def test_style_blend_weighs_its_sockets_in_their_order(pack, extension, nodes):
+    tokens = import_module(f"{PACK_NAME}.stylear.style").StyleTokens
+    styles = {f"style{index}": tokens(torch.full((2, 3), 3.0 * index)) for index in range(2)}
+    for weights, expected in (("", 1.5), ("2, 1", 1.0), ("0,1", 3.0)):
+        (style,) = nodes["StyleBlend"].execute(styles=styles, weights=weights).result
+        assert torch.equal(style.tokens, torch.full((2, 3), expected))
+
+
+@pytest.mark.parametrize(
+    ("styles", "weights", "reason"),
+    [
+        ({}, "", "Connect one style or several"),
+        ({"style0": "x"}, "", "Connect one style or several"),
+        ("x", "", "styles is a str"),
+        ({}, "1, much", "weights: .* is not in the form 2, 1"),
+    ],
+)
+def test_style_blend_refuses_what_it_cannot_blend(nodes, errors, styles, weights, reason):
+    with pytest.raises(errors.BadInput, match=reason):
+        nodes["StyleBlend"].execute(styles=styles, weights=weights)
+
+
 def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine):
     comfy.management.unload_all_models()
     assert nodes["DepthCondition"].execute(model=model, image=PICTURE).result == ("condition",)

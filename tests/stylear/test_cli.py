@@ -13,6 +13,7 @@ from stylear import StyleAR, StyleTokens, pipeline
 from stylear.__main__ import main
 from stylear.images import open_image
 from stylear.sheet import contact_sheet
+from stylear.style import blend
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,19 @@ def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options
     extra = () if "--gamma" in options else ("--gamma", 3)
     status, out = run(*(reference if option == "REFERENCE" else option for option in options), *extra)
     assert status == 0 and not np.array_equal(pixels(out), pixels(plain))
+
+
+def test_several_styles_are_blended_by_their_weights_and_named_in_the_picture(bundle, reference, tmp_path):
+    other = tmp_path / "other.png"
+    Image.new("RGB", (20, 20), "red").save(other)
+    out = tmp_path / "out.png"
+    common = ["--prompt", "a cat", "--model", str(bundle), "--device", "cpu", "--out", str(out), "--gamma", "0"]
+    assert main(["generate", "--style", reference, str(other), "--weights", "3,1", *common]) == 0
+    model = StyleAR.load(bundle, device="cpu")
+    style = blend([model.encode_style(open_image(path)) for path in (reference, other)], [3, 1])
+    assert np.array_equal(pixels(out), (model.generate("a cat", style)[0] * 255).byte().numpy())
+    text = json.loads(Image.open(out).text["parameters"])
+    assert (text["style"], text["weights"]) == (["reference.png", "other.png"], [3, 1])
 
 
 def test_saved_style_tokens_serve_as_the_style_but_have_nothing_to_cut_from(run, bundle, reference, tmp_path, capsys):

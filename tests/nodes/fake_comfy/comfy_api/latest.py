@@ -109,8 +109,24 @@ class ComfyExtension:
         raise NotImplementedError
 
 
+@dataclass
+class TemplatePrefix:
+    """Sockets PREFIX0, PREFIX1 and so on, that appear as they are needed."""
+
+    input: Input
+    prefix: str
+    min: int = 1
+    max: int = 10
+
+
+@dataclass
+class AutogrowInput(Input):
+    template: TemplatePrefix | None = None
+
+
 io = SimpleNamespace(
     Custom=Custom,
+    Autogrow=SimpleNamespace(Input=AutogrowInput, TemplatePrefix=TemplatePrefix),
     ControlAfterGenerate=ControlAfterGenerate,
     Int=Custom("INT", NumberInput),
     Float=Custom("FLOAT", NumberInput),
