@@ -12,7 +12,7 @@ from reprlib import repr as short
 from .checks import whole
 from .errors import BadInput, StyleARError
 
-PATHS = ("condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
+PATHS = ("negative", "condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
 PROMPTS = ("a cat", "a rocket", "a tree", "a house")
 
 
@@ -60,6 +60,7 @@ def generate(options: argparse.Namespace) -> None:
             cfg=options.cfg,
             style_cfg=options.style_cfg,
             style_strength=options.style_strength,
+            negative=None if options.negative is None else _read_style(model, options.negative),
             top_k=options.top_k,
             temperature=options.temperature,
             window=options.window,
@@ -184,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--beta", type=_number, help="how much of the content is subtracted (0.8)")
     one.add_argument("--style-cfg", type=_number, help="the style's own guidance; --cfg is then the prompt's")
     one.add_argument("--style-strength", type=_number, default=1.0, help="0 is no style, above 1 exaggerates (1)")
+    one.add_argument("--negative", help="a picture, or saved style tokens, whose style is pushed away from")
     one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
     one.add_argument("--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)")
     one.add_argument("--height", type=_whole, help="the same for the height")

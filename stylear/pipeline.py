@@ -206,9 +206,7 @@ class StyleAR:
         """
         _check_style(style)
         if content is None and style.picture is None:
-            raise BadInput(
-                "This style has no picture to cut from. Pass content, or encode its picture again; subtract before blending."
-            )
+            raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
         if mask is not None and (points is not None or box is not None):
             raise BadInput("Both a mask and points or a box were given. Pass one of them.")
         image = to_rgb(style.picture if content is None else content, name="content")
@@ -273,6 +271,7 @@ class StyleAR:
         previews: int = MAX_BATCH,
         style_cfg: float | None = None,
         style_strength: float = 1.0,
+        negative: StyleTokens | None = None,
     ) -> Tensor:
         """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
 
@@ -280,7 +279,8 @@ class StyleAR:
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; style_cfg: the
         style's own, by default cfg; top_k: 1 is greedy; see `SamplingSettings`. `condition`: from `encode_condition`.
         window: how many codes a pass draws, 1 to all of a picture's, or "auto" for what is fastest here; in float32
-        it never changes the picture. style_strength: see `strengthen`.
+        it never changes the picture. style_strength: see `strengthen`. negative: a style to push away from, see
+        `SamplingSettings.weights`.
         `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures; the last one
@@ -288,8 +288,9 @@ class StyleAR:
         Raises BadInput for a value out of its range and for a prompt that is too long.
         """
         settings = SamplingSettings(cfg, top_k, temperature, style_cfg)
-        readings = settings.weights()
-        _check_style(style)
+        readings = settings.weights(negative is not None)
+        for one in (style, negative) if negative is not None else (style,):
+            _check_style(one)
         if not isinstance(prompt, str):
             raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
         grid = self._steps("height", height), self._steps("width", width)
@@ -301,8 +302,13 @@ class StyleAR:
             style_tokens=self.resampler.config.tokens,
             max_length=self._room(grid, condition),
         )
-        start = embed_prompt(self.base, template, self.strengthen(style, style_strength).tokens)
-        plain = embed_prompt(self.base, template, self.empty_style()) if "plain" in readings else None
+
+        def styled(tokens: Tensor) -> Tensor:
+            return embed_prompt(self.base, template, tokens)
+
+        start = styled(self.strengthen(style, style_strength).tokens)
+        plain = styled(self.empty_style()) if "plain" in readings else None
+        away = None if negative is None else styled(negative.tokens)
 
         def codes_of(seeds: Sequence[int]) -> Tensor:
             rows, growing = LATENTS_PER_GRID * grid[0], Growing(self._draw, LATENTS_PER_GRID * grid[0])
@@ -316,7 +322,7 @@ class StyleAR:
             windows = self._windows(window, grid, len(seeds) * len(readings), cancelled)
             on_row = show if preview else None
             asked = (self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows)
-            return sample(*asked, plain)
+            return sample(*asked, plain, away)
 
         pictures = self._draw(self._in_memory(codes_of, seeds))
         if preview:

@@ -82,6 +82,13 @@ def test_a_style_guided_apart_changes_the_picture_and_one_as_cfg_does_not(nodes,
     assert not torch.equal(sample(nodes, model, far, style_cfg=9.0), released)
 
 
+def test_a_negative_style_changes_the_picture_and_what_is_no_style_is_refused(nodes, model, style, errors):
+    away = style.with_noise(5.0, 1)
+    assert not torch.equal(sample(nodes, model, style, negative=away), sample(nodes, model, style))
+    with pytest.raises(errors.BadInput, match="The style is a str"):
+        sample(nodes, model, style, negative="away")
+
+
 def test_a_window_changes_no_picture_and_one_larger_than_the_picture_is_refused(nodes, model, style, errors):
     assert torch.equal(sample(nodes, model, style, window="16"), sample(nodes, model, style, window="1"))
     with pytest.raises(errors.BadInput, match="window is 64; .* from 1 to 16"):

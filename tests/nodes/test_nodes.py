@@ -191,11 +191,11 @@ def asked_for(host, monkeypatch):
 
 def test_ar_sample_asks_for_the_memory_of_its_size_batch_guidance_and_condition(nodes, model, asked_for):
     changes = {"batch_size": 2}, {}, {"cfg": 1.0}, {"condition": torch.zeros(16, 16, dtype=torch.int64)}, {"width": 640}
-    changes = *changes, {"style_cfg": 2.0}
+    changes = *changes, {"style_cfg": 2.0}, {"negative": "style"}
     for change in changes:
         nodes["ARSample"].execute(model=model, style="style", **SAMPLE | change)
-    batch, plain, unguided, conditional, wide, apart = asked_for
-    assert unguided < plain < apart < batch and plain < conditional and plain < wide
+    batch, plain, unguided, conditional, wide, apart, negative = asked_for
+    assert unguided < plain < apart < negative == batch and plain < conditional and plain < wide
 
 
 def test_the_other_nodes_ask_for_the_memory_that_looking_at_a_picture_takes(nodes, model, asked_for):

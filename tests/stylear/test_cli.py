@@ -87,6 +87,17 @@ def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options
     assert status == 0 and not np.array_equal(pixels(out), pixels(plain))
 
 
+def test_a_negative_style_is_a_picture_or_saved_tokens(run, bundle, reference, tmp_path):
+    saved = tmp_path / "away.safetensors"
+    model = StyleAR.load(bundle, device="cpu")
+    style = model.encode_style(open_image(reference))
+    style.with_noise(5, 1).save(saved)
+    for negative, one in ((saved, StyleTokens.load(saved)), (reference, style)):
+        status, out = run("--gamma", 3, "--negative", negative, "--overwrite")
+        drawn = model.generate("a cat", style.with_noise(3, 0), negative=one)[0]
+        assert status == 0 and np.array_equal(pixels(out), (drawn * 255).byte().numpy())
+
+
 def test_several_styles_are_blended_by_their_weights_and_named_in_the_picture(bundle, reference, tmp_path):
     other = tmp_path / "other.png"
     Image.new("RGB", (20, 20), "red").save(other)

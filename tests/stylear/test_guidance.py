@@ -1,5 +1,7 @@
 """Prompt and style are guided apart, by the formula that the docstring gives; one scale for both is the released."""
 
+import itertools
+
 import pytest
 import tiny
 import torch
@@ -64,6 +66,30 @@ def test_greedy_codes_are_the_likeliest_by_the_formula_of_three_readings(decoder
     read = readings(decoder, vocabulary, prompts, codes)
     guided = read["nothing"] + cfg * (read["plain"] - read["nothing"]) + style_cfg * (read["styled"] - read["plain"])
     assert len(codes.unique()) > 3 and torch.equal(guided.argmax(-1), codes.flatten())
+
+
+@pytest.mark.parametrize(("cfg", "style_cfg"), [(2.0, 5.0), (4.0, None), (1.0, 3.0), (0.0, 2.0)])
+def test_a_negative_style_takes_the_place_of_the_plain_prompt_that_the_style_departs_from(
+    decoder, vocabulary, prompts, cfg, style_cfg
+):
+    settings = SamplingSettings(cfg, top_k=1, style_cfg=style_cfg)
+    others = {name: prompts[name] for name in ("plain", "negative")}
+    codes = sample(decoder, vocabulary, prompts["styled"], GRID, [0], settings, **others, window=8)[0]
+    read, scale = readings(decoder, vocabulary, prompts, codes), cfg if style_cfg is None else style_cfg
+    guided = read["nothing"] + cfg * (read["plain"] - read["nothing"]) + scale * (read["styled"] - read["negative"])
+    assert len(codes.unique()) > 3 and torch.equal(guided.argmax(-1), codes.flatten())
+
+
+def test_a_negative_style_that_is_empty_changes_nothing_and_one_that_is_the_style_leaves_the_plain_prompt(model, style):
+    far, empty = style.with_noise(2.0, 0), style.with_tokens(model.empty_style())
+    assert torch.equal(model.generate("a cat", far, negative=empty, top_k=1), model.generate("a cat", far, top_k=1))
+    undone = model.generate("a cat", far, negative=far, top_k=1)
+    assert torch.equal(undone, model.generate("a cat", empty, top_k=1))
+
+
+def test_the_weights_of_the_readings_add_up_to_1():
+    for cfg, style_cfg, negative in itertools.product((0, 1, 4.0), (None, 0, 1, 6.5), (False, True)):
+        assert sum(SamplingSettings(cfg, style_cfg=style_cfg).weights(negative).values()) == 1
 
 
 def rows_read(monkeypatch, call) -> int:
