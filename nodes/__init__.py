@@ -9,6 +9,7 @@ from .load_stylear import LoadStyleAR
 from .noise_inject import NoiseInject
 from .sam_subtract import SAMSubtract
 from .style_blend import StyleBlend
+from .style_presets import LoadStylePreset, SaveStylePreset
 from .style_token_encode import StyleTokenEncode
 
 
@@ -20,4 +21,14 @@ class StyleARExtension(ComfyExtension):
         host.offer_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadStyleAR, StyleTokenEncode, SAMSubtract, NoiseInject, DepthCondition, ARSample, StyleBlend]
+        return [
+            LoadStyleAR,
+            StyleTokenEncode,
+            SAMSubtract,
+            NoiseInject,
+            DepthCondition,
+            ARSample,
+            StyleBlend,
+            SaveStylePreset,
+            LoadStylePreset,
+        ]

@@ -26,6 +26,7 @@ class StyleBlend(io.ComfyNode):
                 io.Autogrow.Input(
                     "styles",
                     template=io.Autogrow.TemplatePrefix(sockets.Style.Input("style"), prefix="style", min=2, max=_MOST),
+                    optional=True,
                     tooltip="The styles, of the same model; a new socket appears with each that is connected.",
                 ),
                 io.String.Input(
@@ -43,9 +44,10 @@ class StyleBlend(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, styles: dict, weights: str = "") -> io.NodeOutput:
+    def execute(cls, styles: dict | None = None, weights: str = "") -> io.NodeOutput:
         from ..stylear.style import blend
 
+        styles = {} if styles is None else styles
         if not isinstance(styles, dict):
             raise BadInput(f"styles is a {type(styles).__name__}, not sockets. Connect Style Token Encode to them.")
         parts = host.numbers("weights", weights, "2, 1") if weights.strip() else None

@@ -37,14 +37,18 @@ def generate(options: argparse.Namespace) -> None:
     from .files import check_new, new_file
     from .images import open_image
     from .pipeline import MAX_BATCH
+    from .presets import save_preset
 
     targets = _targets(Path(options.out), whole("--batch", options.batch, 1, MAX_BATCH))
-    for target in targets:
+    kept = [] if options.save_style is None else [_safetensors(Path(options.save_style))]
+    for target in targets + kept:
         check_new(target, options.overwrite)
     cut = (options.point, options.box, options.mask, options.content, options.alpha, options.beta)
     options.subtract = options.subtract or any(value is not None for value in cut)
     model = _load(options)
     style = _style(model, options)
+    for target in kept:
+        save_preset(style, target, overwrite=options.overwrite)
     if options.gamma:
         style = style.with_noise(options.gamma, options.noise_seed)
     condition = None if options.condition is None else model.encode_condition(open_image(options.condition))
@@ -186,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--style-cfg", type=_number, help="the style's own guidance; --cfg is then the prompt's")
     one.add_argument("--style-strength", type=_number, default=1.0, help="0 is no style, above 1 exaggerates (1)")
     one.add_argument("--negative", help="a picture, or saved style tokens, whose style is pushed away from")
+    one.add_argument("--save-style", help="also keep the style, without noise, as this .safetensors, with a thumbnail")
     one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
     one.add_argument("--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)")
     one.add_argument("--height", type=_whole, help="the same for the height")
@@ -312,7 +317,7 @@ def _subtracted(model, style, options: argparse.Namespace):
 def _told(options: argparse.Namespace) -> dict:
     """What a picture tells about its making: the options that were given, and of paths only the names."""
     told = {key: value for key, value in vars(options).items() if value is not None}
-    told = {key: value for key, value in told.items() if key not in ("run", "out", "overwrite")}
+    told = {key: value for key, value in told.items() if key not in ("run", "out", "save_style", "overwrite")}
     told |= {key: Path(told[key]).name for key in PATHS if key in told}
     styles = [Path(path).name for path in options.style]
     return told | {"style": styles if len(styles) > 1 else styles[0]}
@@ -326,6 +331,12 @@ def _targets(out: Path, count: int) -> list[Path]:
 def _png(path: Path) -> Path:
     if path.suffix.lower() != ".png":
         raise BadInput(f"{path} does not end in .png. Give such a name.")
+    return path
+
+
+def _safetensors(path: Path) -> Path:
+    if path.suffix.lower() != ".safetensors":
+        raise BadInput(f"{path} does not end in .safetensors. Give such a name.")
     return path
 
 

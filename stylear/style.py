@@ -87,6 +87,9 @@ class StyleTokens:
                 keys, kind = set(file.keys()), json.loads((file.metadata() or {}).get("stylear", "null"))
                 if kind != KIND or not {"tokens"} <= keys <= {"tokens", "features"}:
                     raise BadInput(f"It holds {kind or 'no kind'} with {sorted(keys)[:4]}, not {KIND}")
+                kinds = {file.get_slice(key).get_dtype() for key in keys}
+                if kinds != {"F32"}:
+                    raise BadInput(f"Its numbers are {sorted(kinds)}, not F32")
                 return cls(**{key: file.get_tensor(key) for key in keys})
         except (SafetensorError, ValueError) as error:
             raise BadCheckpoint(

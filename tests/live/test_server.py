@@ -10,7 +10,10 @@ from comfy_server import GRAPHS, PACK, ComfyServer, checkout
 from PIL import Image
 
 NAMES = sorted(file.stem for file in GRAPHS.glob("*.json"))
-IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample", "StyleBlend"]
+IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample", "StyleBlend"] + [
+    "SaveStylePreset",
+    "LoadStylePreset",
+]
 
 
 def ran(entry: dict) -> set[str]:

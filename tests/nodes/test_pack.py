@@ -11,7 +11,10 @@ import sys
 import pytest
 from bench import FAKE, ROOT
 
-IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample", "StyleBlend"]
+IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample", "StyleBlend"] + [
+    "SaveStylePreset",
+    "LoadStylePreset",
+]
 
 
 def test_the_nodes_are_offered_under_the_ids_that_workflows_use(nodes):

@@ -12,6 +12,7 @@ from PIL import Image
 from stylear import StyleAR, StyleTokens, pipeline
 from stylear.__main__ import main
 from stylear.images import open_image
+from stylear.presets import load_preset
 from stylear.sheet import contact_sheet
 from stylear.style import blend
 
@@ -96,6 +97,16 @@ def test_a_negative_style_is_a_picture_or_saved_tokens(run, bundle, reference, t
         status, out = run("--gamma", 3, "--negative", negative, "--overwrite")
         drawn = model.generate("a cat", style.with_noise(3, 0), negative=one)[0]
         assert status == 0 and np.array_equal(pixels(out), (drawn * 255).byte().numpy())
+
+
+def test_a_style_is_kept_without_its_noise_and_draws_the_same_picture_again(run, tmp_path, capsys):
+    saved = tmp_path / "kept.safetensors"
+    _, first = run("--save-style", saved, "--gamma", 0.5)
+    _, again = run("--gamma", 0.5, style=str(saved), out="again.png")
+    assert np.array_equal(pixels(first), pixels(again)) and load_preset(saved)[1] is not None
+    assert str(tmp_path) not in Image.open(first).text["parameters"]
+    assert run("--save-style", saved, out="third.png")[0] == 2 and "is there already" in capsys.readouterr().err
+    assert run("--save-style", tmp_path / "kept.png", out="third.png")[0] == 2
 
 
 def test_several_styles_are_blended_by_their_weights_and_named_in_the_picture(bundle, reference, tmp_path):

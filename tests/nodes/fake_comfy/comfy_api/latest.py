@@ -73,6 +73,7 @@ class Schema:
     outputs: list[Output] = field(default_factory=list)
     description: str = ""
     search_aliases: list[str] = field(default_factory=list)
+    is_output_node: bool = False
 
     def validate(self) -> None:
         ids = [item.id for item in self.inputs]
@@ -131,6 +132,7 @@ io = SimpleNamespace(
     Int=Custom("INT", NumberInput),
     Float=Custom("FLOAT", NumberInput),
     String=Custom("STRING", StringInput),
+    Boolean=Custom("BOOLEAN", WidgetInput),
     Combo=Custom("COMBO", ComboInput),
     Image=Custom("IMAGE"),
     Mask=Custom("MASK"),
