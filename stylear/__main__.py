@@ -12,7 +12,18 @@ from reprlib import repr as short
 from .checks import whole
 from .errors import BadInput, StyleARError
 
-PATHS = ("negative", "condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
+PATHS = (
+    "negative",
+    "region",
+    "condition",
+    "mask",
+    "content",
+    "model",
+    "adapter",
+    "vqgan",
+    "image_encoder",
+    "segmenter",
+)
 PROMPTS = ("a cat", "a rocket", "a tree", "a house")
 
 
@@ -191,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--style-strength", type=_number, default=1.0, help="0 is no style, above 1 exaggerates (1)")
     one.add_argument("--negative", help="a picture, or saved style tokens, whose style is pushed away from")
     one.add_argument("--save-style", help="also keep the style, without noise, as this .safetensors, with a thumbnail")
+    one.add_argument("--region", help="a picture that is white where the reference has the style (all of it)")
     one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
     one.add_argument("--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)")
     one.add_argument("--height", type=_whole, help="the same for the height")
@@ -287,15 +299,22 @@ def _style(model, options: argparse.Namespace):
     """The style tokens, with the content of each reference subtracted if that was asked for."""
     from .style import blend
 
-    return blend([_subtracted(model, _read_style(model, path), options) for path in options.style], options.weights)
+    return blend(
+        [_subtracted(model, _read_style(model, path, options.region), options) for path in options.style],
+        options.weights,
+    )
 
 
-def _read_style(model, path: str):
-    """The style of a reference picture, or saved ones."""
+def _read_style(model, path: str, region: str | None = None):
+    """The style of a reference picture, or of a region of it, or a saved one."""
     from .images import open_image
     from .style import StyleTokens
 
-    return StyleTokens.load(path) if path.lower().endswith(".safetensors") else model.encode_style(open_image(path))
+    if not path.lower().endswith(".safetensors"):
+        return model.encode_style(open_image(path), None if region is None else open_image(region))
+    if region is not None:
+        raise BadInput(f"{path} has no picture to take a region of. Give the reference picture, or leave --region out.")
+    return StyleTokens.load(path)
 
 
 def _subtracted(model, style, options: argparse.Namespace):

@@ -35,7 +35,7 @@ from .preview import Growing
 from .quantize import quantize as reduce
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
-from .segment import Segmenter, can_segment, content_picture, package
+from .segment import Segmenter, can_segment, content_picture, package, region_picture
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
@@ -149,9 +149,14 @@ class StyleAR:
             },
         }
 
-    def encode_style(self, image: Picture) -> StyleTokens:
-        """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture."""
+    def encode_style(self, image: Picture, region: Picture | None = None) -> StyleTokens:
+        """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture.
+
+        region: a mask, 1 where the style is taken from; what is cut out there (`region_picture`) is then the reference,
+        whose pixels points and boxes count.
+        """
         image = to_rgb(image, name="style picture")
+        image = image if region is None else region_picture(image, region)
         features = self.image_encoder.encode(image)
         return StyleTokens(resample(self.resampler, features)[0], features, image)
 

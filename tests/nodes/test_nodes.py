@@ -33,6 +33,15 @@ def test_style_token_encode_reads_the_first_picture_of_a_batch(comfy, nodes, mod
     assert loaded(comfy, model) == {"image_encoder", "resampler"}
 
 
+@pytest.mark.parametrize("painted", [False, True])
+def test_the_style_is_taken_from_the_painted_region_or_from_all(nodes, model, engine, painted):
+    mask = torch.zeros(1, 6, 8)
+    mask[:, 2:4] = painted
+    nodes["StyleTokenEncode"].execute(model=model, image=PICTURE, region=mask)
+    region = engine.calls[0].region
+    assert torch.equal(region, mask[0]) if painted else region is None
+
+
 # -- SAMSubtract ---------------------------------------------------------------------------------------------
 
 

@@ -109,6 +109,19 @@ def test_a_style_is_kept_without_its_noise_and_draws_the_same_picture_again(run,
     assert run("--save-style", tmp_path / "kept.png", out="third.png")[0] == 2
 
 
+def test_the_style_may_be_of_a_region_of_the_reference(run, bundle, reference, tmp_path, capsys):
+    mask = Image.new("L", (24, 20))
+    mask.paste(255, (2, 3, 9, 9))
+    mask.save(tmp_path / "region.png")
+    status, out = run("--gamma", 0, "--region", tmp_path / "region.png")
+    style = StyleAR.load(bundle, device="cpu").encode_style(open_image(reference).crop((2, 3, 9, 9)))
+    style.save(tmp_path / "cut.safetensors")
+    _, cut = run("--gamma", 0, style=str(tmp_path / "cut.safetensors"), out="cut.png")
+    assert status == 0 and np.array_equal(pixels(out), pixels(cut))
+    assert run("--region", tmp_path / "region.png", style=str(tmp_path / "cut.safetensors"), out="no.png")[0] == 2
+    assert "no picture to take a region of" in capsys.readouterr().err
+
+
 def test_several_styles_are_blended_by_their_weights_and_named_in_the_picture(bundle, reference, tmp_path):
     other = tmp_path / "other.png"
     Image.new("RGB", (20, 20), "red").save(other)
