@@ -11,9 +11,9 @@ import sys
 import pytest
 from bench import FAKE, ROOT
 
-IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample", "StyleBlend"] + [
-    "SaveStylePreset",
-    "LoadStylePreset",
+IDS = [
+    *("LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"),
+    *("StyleBlend", "SaveStylePreset", "LoadStylePreset"),
 ]
 
 
