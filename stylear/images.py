@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def open_image(path: str | PathLike) -> Image.Image:
     formats = [name for name in FORMATS if name in Image.registered_extensions().values()]
     with _decoding(path.name), Image.open(path, formats=formats) as image:
         return to_pil(image, name=path.name)
+
+
+def decode_png(data: bytes, *, most: int, name: str = "picture") -> Image.Image:
+    """The bytes of a PNG as an RGB picture; BadInput if they are none, or a side has more than `most` pixels."""
+    with _decoding(name), Image.open(BytesIO(data), formats=["PNG"]) as image:
+        if max(image.size) > most:
+            raise BadInput(f"The {name} is {image.width} x {image.height}, and {most} pixels are allowed.")
+        return to_rgb(image, name=name)
 
 
 def to_pil(picture: Picture, *, name: str = "picture") -> Image.Image:
