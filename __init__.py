@@ -2,7 +2,7 @@
 
 
 async def comfy_entrypoint():
-    """Return the pack's extension (ComfyUI's V3 protocol): six nodes and their model folders."""
+    """Return the pack's extension (ComfyUI's V3 protocol): its nodes and their model folders."""
     from .nodes import StyleARExtension
 
     return StyleARExtension()

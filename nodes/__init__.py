@@ -1,4 +1,4 @@
-"""The six nodes, as the one extension that ComfyUI loads."""
+"""The nodes, as the one extension that ComfyUI loads."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -8,6 +8,8 @@ from .depth_condition import DepthCondition
 from .load_stylear import LoadStyleAR
 from .noise_inject import NoiseInject
 from .sam_subtract import SAMSubtract
+from .style_blend import StyleBlend
+from .style_presets import LoadStylePreset, SaveStylePreset
 from .style_token_encode import StyleTokenEncode
 
 
@@ -19,4 +21,14 @@ class StyleARExtension(ComfyExtension):
         host.offer_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadStyleAR, StyleTokenEncode, SAMSubtract, NoiseInject, DepthCondition, ARSample]
+        return [
+            LoadStyleAR,
+            StyleTokenEncode,
+            SAMSubtract,
+            NoiseInject,
+            DepthCondition,
+            ARSample,
+            StyleBlend,
+            SaveStylePreset,
+            LoadStylePreset,
+        ]

@@ -7,6 +7,7 @@ from ..stylear.errors import BadInput
 from . import host, sockets
 
 _MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
+_AS_CFG = -1.0
 
 
 class ARSample(io.ComfyNode):
@@ -108,6 +109,41 @@ class ARSample(io.ComfyNode):
                         "another window may draw another one."
                     ),
                 ),
+                io.Float.Input(
+                    "style_cfg",
+                    default=_AS_CFG,
+                    min=_AS_CFG,
+                    max=30.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How strongly the style alone is followed; cfg is then for the prompt. Raise it when the style "
+                        "is weak, lower it when it runs over the prompt. Below 0 it is as cfg, as released; any "
+                        "other value takes half as long again."
+                    ),
+                ),
+                io.Float.Input(
+                    "style_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=5.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How much of the style: 0 is none, as on an empty white sheet, 1 is as encoded, above 1 "
+                        "exaggerates. Raise it when the style is weak, lower it when pictures fall apart."
+                    ),
+                ),
+                sockets.Style.Input(
+                    "negative",
+                    optional=True,
+                    tooltip=(
+                        "A style to keep away from: that of a picture with the look that creeps in. style_cfg, or cfg, "
+                        "is how hard it is pushed away. Drawing takes about twice as long."
+                    ),
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures, one for each seed.")],
         )
@@ -127,8 +163,12 @@ class ARSample(io.ComfyNode):
         temperature: float,
         condition=None,
         window: str = "auto",
+        style_cfg: float = _AS_CFG,
+        style_strength: float = 1.0,
+        negative=None,
     ) -> io.NodeOutput:
         from ..stylear.checks import MAX_SETTING, number, whole
+        from ..stylear.drawing import SamplingSettings
         from ..stylear.memory import sampling_bytes
 
         run, held, window = host.Run(), host.HostedModel.on(model), _window(window)
@@ -137,9 +177,16 @@ class ARSample(io.ComfyNode):
         if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
             raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
         parts, size = held.model, (width or held.model.size, height or held.model.size)
-        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, cfg, condition)
+        style_cfg, style_strength = (
+            number("style_cfg", style_cfg, _AS_CFG, MAX_SETTING),
+            number("style_strength", style_strength, 0, MAX_SETTING),
+        )
+        style_cfg = None if style_cfg < 0 else style_cfg
+        readings = SamplingSettings(cfg, style_cfg=style_cfg).weights(negative is not None)
+        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, len(readings), condition)
+        reading = ("image_encoder", "resampler") if "plain" in readings or style_strength != 1 else ()
         with host.contained():
-            engine = held.ready("base", "vqgan", memory=memory)
+            engine = held.ready("base", "vqgan", *reading, memory=memory)
             images = engine.generate(
                 prompt,
                 style,
@@ -156,6 +203,9 @@ class ARSample(io.ComfyNode):
                 cancelled=run.cancelled,
                 preview=run.preview,
                 previews=1,
+                style_cfg=style_cfg,
+                style_strength=style_strength,
+                negative=negative,
             )
         return io.NodeOutput(host.to_output(images))
 

@@ -24,6 +24,8 @@ _PACK = Path(__file__).parents[1]
 PICTURES = (_PACK / "stylear" / "mini" / "references", _PACK / "workflows" / "input")
 _WEIGHTS = (".safetensors", ".pth", ".ckpt", ".pt", ".bin")
 _BASES = "diffusion_models"
+_PRESETS = "stylear_presets"
+_NO_PRESET = "(none yet)"
 _SHARED_FOLDERS = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vision", "segmenter": "sams"}
 
 
@@ -32,7 +34,11 @@ _SHARED_FOLDERS = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vi
 
 def register_folders() -> None:
     """Add models/stylear and models/sams to ComfyUI's folders, beside what extra_model_paths.yaml has put there."""
-    for key, endings in ((FOLDER, {*_WEIGHTS, ".json"}), (_SHARED_FOLDERS["segmenter"], {*_WEIGHTS})):
+    for key, endings in (
+        (FOLDER, {*_WEIGHTS, ".json"}),
+        (_SHARED_FOLDERS["segmenter"], {*_WEIGHTS}),
+        (_PRESETS, {".safetensors"}),
+    ):
         known = folder_paths.folder_names_and_paths.get(key, ((), ()))[1]
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
         if not known:  # a set that another pack has filled may be shared, and is left as it is
@@ -122,6 +128,23 @@ def depth_model_choices() -> list[str]:
     files = Listing()[FOLDER]
     found = _folders_of(files, "config.json", "preprocessor_config.json")
     return [folder for folder in found if f"{folder}/tokenizer.json" not in files]
+
+
+def preset_choices() -> list[str]:
+    """The files of models/stylear_presets, or one value that stands for none."""
+    return sorted(Listing()[_PRESETS]) or [_NO_PRESET]
+
+
+def locate_preset(choice: str) -> str:
+    """The path of a value of `preset_choices`; MissingPart if it is gone by now."""
+    return _locate(f"{_PRESETS}/{choice}", [f"{_PRESETS}/{name}" for name in Listing()[_PRESETS]], _PRESETS)
+
+
+def presets_folder() -> str:
+    """Where presets are saved: the first of their folders, which is made if it is not there."""
+    folder = folder_paths.get_folder_paths(_PRESETS)[0]
+    os.makedirs(folder, exist_ok=True)
+    return folder
 
 
 def locate_model(choice: str) -> str:
@@ -303,6 +326,21 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
         return None
     mask = mask.reshape(-1, *mask.shape[-2:])[0].detach().to("cpu", torch.float32)
     return mask if mask.any() else None
+
+
+def text(name: str, value: object) -> str:
+    """What a widget's text is; BadInput with its name for what another node put in its place."""
+    if not isinstance(value, str):
+        raise BadInput(f"{name} is a {type(value).__name__}. Give text, which may be empty.")
+    return value
+
+
+def numbers(name: str, text: str, form: str, of: str = "numbers") -> tuple[float, ...]:
+    """What is between the commas of a widget's text; BadInput with its name and form if that is not numbers."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}, with {of}.") from error
 
 
 def to_output(pixels: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 import torch
 from comfy_api.latest import io
 
-from ..stylear.errors import BadInput
 from . import host, sockets
 
 
@@ -129,22 +128,17 @@ class SAMSubtract(io.ComfyNode):
 
 def parse_points(text: str) -> list[tuple[float, ...]] | None:
     """Read "x,y; x,y,0" as [(x, y), (x, y, 0)]; None for blank text. The engine checks the values."""
-    return [_numbers("points", part, "x,y; x,y") for part in _text("points", text).split(";") if part.strip()] or None
+    return [
+        host.numbers("points", part, "x,y; x,y", "numbers of pixels")
+        for part in host.text("points", text).split(";")
+        if part.strip()
+    ] or None
 
 
 def parse_box(text: str) -> tuple[float, ...] | None:
     """Read "left,top,right,bottom" as numbers; None for blank text. The engine checks the values."""
-    return _numbers("box", text, "left,top,right,bottom") if _text("box", text).strip() else None
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise BadInput(f"{name} is a {type(value).__name__}. Give text, which may be empty.")
-    return value
-
-
-def _numbers(name: str, text: str, form: str) -> tuple[float, ...]:
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError as error:
-        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}, with numbers of pixels.") from error
+    return (
+        host.numbers("box", text, "left,top,right,bottom", "numbers of pixels")
+        if host.text("box", text).strip()
+        else None
+    )

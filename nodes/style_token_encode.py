@@ -35,12 +35,23 @@ class StyleTokenEncode(io.ComfyNode):
                         "part that has the style. Of a batch, the first picture is taken."
                     ),
                 ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip=(
+                        "White over the part to take the style from; nothing outside counts. A mask painted in Load "
+                        "Image fits, an empty one counts as none. The points, box and mask of SAM Subtract are then on "
+                        "that part, cut out."
+                    ),
+                ),
             ],
             outputs=[sockets.Style.Output(display_name="style", tooltip="The look of the reference.")],
         )
 
     @classmethod
-    def execute(cls, model: host.HostedModel, image: torch.Tensor) -> io.NodeOutput:
+    def execute(cls, model: host.HostedModel, image: torch.Tensor, region: torch.Tensor | None = None) -> io.NodeOutput:
         held, picture = host.HostedModel.on(model), host.first_picture(image, "image")
         with host.contained():
-            return io.NodeOutput(held.ready("image_encoder", "resampler").encode_style(picture))
+            return io.NodeOutput(
+                held.ready("image_encoder", "resampler").encode_style(picture, host.first_mask(region))
+            )

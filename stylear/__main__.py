@@ -13,7 +13,18 @@ from typing import TextIO
 from .checks import whole
 from .errors import BadInput, StyleARError
 
-PATHS = ("style", "condition", "mask", "content", "model", "adapter", "vqgan", "image_encoder", "segmenter")
+PATHS = (
+    "negative",
+    "region",
+    "condition",
+    "mask",
+    "content",
+    "model",
+    "adapter",
+    "vqgan",
+    "image_encoder",
+    "segmenter",
+)
 PROMPTS = ("a cat", "a rocket", "a tree", "a house")
 
 
@@ -38,14 +49,18 @@ def generate(options: argparse.Namespace) -> None:
     from .files import check_new, new_file
     from .images import open_image
     from .pipeline import MAX_BATCH
+    from .presets import save_preset
 
     targets = _targets(Path(options.out), whole("--batch", options.batch, 1, MAX_BATCH))
-    for target in targets:
+    kept = [] if options.save_style is None else [_safetensors(Path(options.save_style))]
+    for target in targets + kept:
         check_new(target, options.overwrite)
     cut = (options.point, options.box, options.mask, options.content, options.alpha, options.beta)
     options.subtract = options.subtract or any(value is not None for value in cut)
     model = _load(options)
     style = _style(model, options)
+    for target in kept:
+        save_preset(style, target, overwrite=options.overwrite)
     if options.gamma:
         style = style.with_noise(options.gamma, options.noise_seed)
     condition = None if options.condition is None else model.encode_condition(open_image(options.condition))
@@ -59,6 +74,9 @@ def generate(options: argparse.Namespace) -> None:
             seed=options.seed,
             batch_size=options.batch,
             cfg=options.cfg,
+            style_cfg=options.style_cfg,
+            style_strength=options.style_strength,
+            negative=None if options.negative is None else _read_style(model, options.negative),
             top_k=options.top_k,
             temperature=options.temperature,
             window=options.window,
@@ -163,7 +181,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     one = _command(commands, "generate", generate, "one picture, or a batch, of a prompt in a style")
-    one.add_argument("--style", required=True, help="the reference picture, or style tokens saved as .safetensors")
+    one.add_argument(
+        "--style",
+        required=True,
+        nargs="+",
+        help="the reference picture, or style tokens saved as .safetensors; or several",
+    )
+    one.add_argument("--weights", type=_weights, help="2,1: how much of each of several styles (equal parts)")
     one.add_argument("--prompt", required=True, help="what to draw")
     one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
     one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
@@ -178,6 +202,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--content", help="a picture of what must not come along, in place of cutting the reference")
     one.add_argument("--alpha", type=_number, help="share of the style that the subtraction leaves untouched (0.2)")
     one.add_argument("--beta", type=_number, help="how much of the content is subtracted (0.8)")
+    one.add_argument("--style-cfg", type=_number, help="the style's own guidance; --cfg is then the prompt's")
+    one.add_argument("--style-strength", type=_number, default=1.0, help="0 is no style, above 1 exaggerates (1)")
+    one.add_argument("--negative", help="a picture, or saved style tokens, whose style is pushed away from")
+    one.add_argument("--save-style", help="also keep the style, without noise, as this .safetensors, with a thumbnail")
+    one.add_argument("--region", help="a picture that is white where the reference has the style (all of it)")
     one.add_argument("--batch", type=_whole, default=1, help="how many pictures, of seed, seed + 1 and so on")
     one.add_argument("--width", type=_whole, help="pixels, rounded to the model's grid (the size it was trained at)")
     one.add_argument("--height", type=_whole, help="the same for the height")
@@ -279,14 +308,30 @@ def _load(options: argparse.Namespace):
 
 
 def _style(model, options: argparse.Namespace):
-    """The style tokens, with the content subtracted if that was asked for."""
+    """The style tokens, with the content of each reference subtracted if that was asked for."""
+    from .style import blend
+
+    return blend(
+        [_subtracted(model, _read_style(model, path, options.region), options) for path in options.style],
+        options.weights,
+    )
+
+
+def _read_style(model, path: str, region: str | None = None):
+    """The style of a reference picture, or of a region of it, or a saved one."""
     from .images import open_image
     from .style import StyleTokens
 
-    if options.style.lower().endswith(".safetensors"):
-        style = StyleTokens.load(options.style)
-    else:
-        style = model.encode_style(open_image(options.style))
+    if not path.lower().endswith(".safetensors"):
+        return model.encode_style(open_image(path), None if region is None else open_image(region))
+    if region is not None:
+        raise BadInput(f"{path} has no picture to take a region of. Give the reference picture, or leave --region out.")
+    return StyleTokens.load(path)
+
+
+def _subtracted(model, style, options: argparse.Namespace):
+    from .images import open_image
+
     if not options.subtract:
         return style
     weights = {name: getattr(options, name) for name in ("alpha", "beta")}
@@ -303,8 +348,10 @@ def _style(model, options: argparse.Namespace):
 def _told(options: argparse.Namespace) -> dict:
     """What a picture tells about its making: the options that were given, and of paths only the names."""
     told = {key: value for key, value in vars(options).items() if value is not None}
-    told = {key: value for key, value in told.items() if key not in ("run", "out", "overwrite")}
-    return told | {key: Path(told[key]).name for key in PATHS if key in told}
+    told = {key: value for key, value in told.items() if key not in ("run", "out", "save_style", "overwrite")}
+    told |= {key: Path(told[key]).name for key in PATHS if key in told}
+    styles = [Path(path).name for path in options.style]
+    return told | {"style": styles if len(styles) > 1 else styles[0]}
 
 
 def _targets(out: Path, count: int) -> list[Path]:
@@ -315,6 +362,12 @@ def _targets(out: Path, count: int) -> list[Path]:
 def _png(path: Path) -> Path:
     if path.suffix.lower() != ".png":
         raise BadInput(f"{path} does not end in .png. Give such a name.")
+    return path
+
+
+def _safetensors(path: Path) -> Path:
+    if path.suffix.lower() != ".safetensors":
+        raise BadInput(f"{path} does not end in .safetensors. Give such a name.")
     return path
 
 
@@ -376,6 +429,11 @@ def _window(text: str) -> int | str:
 
 def _numbers(text: str) -> tuple[float, ...]:
     with _said(text, "is not numbers of pixels with commas between them, such as 120,80"):
+        return tuple(float(part) for part in text.split(","))
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    with _said(text, "is not numbers with commas between them, such as 2,1"):
         return tuple(float(part) for part in text.split(","))
 
 

@@ -256,7 +256,7 @@ def _guided(base: Chameleon, subject: Subject, codes: Tensor, cfg: float) -> Ten
         read = torch.cat((prefix.expand(len(codes), -1, -1), picture), dim=1)
         hidden = base(read, base.new_cache(*read.shape[:2]))[:, len(prefix) :]
         logits.append(base.logits(hidden[:, places], base.head(vocabulary.code_ids)))
-    return guide(torch.cat(logits), cfg)
+    return guide(torch.cat(logits), (cfg, 1 - cfg)[: len(logits)])
 
 
 def measured_bandwidth(device: torch.device) -> float:

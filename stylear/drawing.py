@@ -1,6 +1,7 @@
 """The law of the next code, and the draw from it with noise that belongs to the code's place in its picture."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +19,14 @@ class SamplingSettings:
     """How the next code is chosen; the defaults are those of the released scripts.
 
     `cfg`: guidance scale, 0 to 1000; 1 is none and halves the work. `top_k`: how many of the likeliest codes
-    may be drawn, from 1 (greedy) up; more than there are means all. `temperature`: 0.001 to 1000.
-    BadInput outside.
+    may be drawn, from 1 (greedy) up; more than there are means all. `temperature`: 0.001 to 1000. `style_cfg`: the
+    style's own guidance scale, 0 to 1000; None, as released, is the same as cfg. BadInput outside.
     """
 
     cfg: float = 4.0
     top_k: int = 2000
     temperature: float = 1.0
+    style_cfg: float | None = None
 
     def __post_init__(self):
         likeliest = ": for the likeliest code every time set top_k to 1"
@@ -33,8 +35,28 @@ class SamplingSettings:
             "top_k": whole("top_k", self.top_k, 1, MAX_TOP_K),
             "temperature": number("temperature", self.temperature, MIN_TEMPERATURE, MAX_SETTING, likeliest),
         }
+        if self.style_cfg is not None:
+            checked["style_cfg"] = number("style_cfg", self.style_cfg, 0, MAX_SETTING)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def weights(self, negative: bool = False) -> dict[str, float]:
+        """How much each reading of a picture counts in the guided logits; one that does not count is left out.
+
+        guided = nothing + cfg (plain - nothing) + style_cfg (styled - plain), where `nothing` reads the picture
+        alone, `plain` behind the prompt with an empty style and `styled` behind the prompt with the style. With a
+        `negative` style the last bracket is (styled - negative): away from the same prompt in that style, so a negative
+        that is the style itself leaves none of it, and one that is empty changes nothing. With one scale for both and
+        no negative, plain cancels: the released nothing + cfg (styled - nothing). The weights add up to 1.
+        """
+        style_cfg = self.cfg if self.style_cfg is None else self.style_cfg
+        weights = {
+            "styled": style_cfg,
+            "plain": self.cfg if negative else self.cfg - style_cfg,
+            "negative": -style_cfg if negative else 0.0,
+            "nothing": 1 - self.cfg,
+        }
+        return {name: weight for name, weight in weights.items() if weight}
 
 
 class Noise:
@@ -70,12 +92,17 @@ def exponential(count: int, generator: torch.Generator) -> Tensor:
     return noise.clamp_min_(torch.finfo(torch.float32).tiny)
 
 
-def guide(logits: Tensor, cfg: float) -> Tensor:
-    """Classifier-free guidance u + cfg (c - u) of [2 n, ...], conditional rows first; cfg 1: [n, ...] as is."""
-    if cfg == 1:
+def guide(logits: Tensor, weights: Sequence[float]) -> Tensor:
+    """Classifier-free guidance: the weighted sum [n, ...] of as many readings [n, ...] one behind the other.
+
+    The weights add up to 1, see `SamplingSettings.weights`; (cfg, 1 - cfg) is the released u + cfg (c - u).
+    """
+    if len(weights) == 1:
         return logits
-    conditional, unconditional = logits.chunk(2)
-    return torch.lerp(unconditional, conditional, cfg)
+    readings = logits.chunk(len(weights))
+    if len(weights) == 2:
+        return torch.lerp(readings[1], readings[0], weights[0])
+    return sum(weight * reading for weight, reading in zip(weights, readings, strict=True))
 
 
 def keep_top(logits: Tensor, top_k: int) -> Tensor:
@@ -105,9 +132,9 @@ def draw_surely(logits: Tensor, noise: Tensor | None, top_k: int, margin: Tensor
     return codes[..., 0], ((second > best - 2 * margin) | in_doubt)[..., 0]
 
 
-def margin(logits: Tensor, cfg: float) -> Tensor:
+def margin(logits: Tensor, weights: Sequence[float]) -> Tensor:
     """How far guided logits may be off for the sums of float32, from the unguided ones; a scalar tensor."""
-    return logits.abs().amax() * (_TIE * (abs(cfg) + abs(1 - cfg)))
+    return logits.abs().amax() * (_TIE * sum(map(abs, weights)))
 
 
 def _least_kept(logits: Tensor, top_k: int) -> Tensor:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def open_image(path: str | PathLike) -> Image.Image:
     # As an open file: by its name Pillow maps a TIFF into memory, and turns it into noise where it is rotated.
     with _decoding(path.name), path.open("rb") as file, Image.open(file, formats=formats) as image:
         return to_pil(image, name=path.name)
+
+
+def decode_png(data: bytes, *, most: int, name: str = "picture") -> Image.Image:
+    """The bytes of a PNG as an RGB picture; BadInput if they are none, or a side has more than `most` pixels."""
+    with _decoding(name), Image.open(BytesIO(data), formats=["PNG"]) as image:
+        if max(image.size) > most:
+            raise BadInput(f"The {name} is {image.width} x {image.height}, and {most} pixels are allowed.")
+        return to_rgb(image, name=name)
 
 
 def to_pil(picture: Picture, *, name: str = "picture") -> Image.Image:

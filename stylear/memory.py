@@ -32,17 +32,18 @@ def sampling_bytes(
     vqgan: VQGAN,
     size: tuple[int, int],
     batch_size: int = 1,
-    cfg: float = 4.0,
+    readings: int = 2,
     condition: Tensor | None = None,
 ) -> int:
     """Bytes that a batch of pictures of `size` (width, height) in pixels takes, nearly: what is more of two.
 
-    To draw the codes: keys, values and logits, twice if guided (cfg is not 1), for the picture's tokens, those of
-    `condition` int64 [h, w] and a usual prompt. After that, to turn the codes of one picture into pixels.
+    To draw the codes: keys, values and logits for each of the `readings` of a picture that guidance weighs
+    (`SamplingSettings.weights`), of the picture's tokens, those of `condition` int64 [h, w] and a usual prompt. After
+    that, to turn the codes of one picture into pixels.
     """
     across, down = (side // vqgan.downsampling for side in size)
     given = condition.numel() + len(condition) if isinstance(condition, Tensor) and condition.ndim == 2 else 0
-    rows = batch_size * (1 + (cfg != 1))
+    rows = batch_size * readings
     cache = cache_bytes(base, rows, _PROMPT + given + down * (across + 1))
     logits = 4 * rows * _WINDOW * vqgan.config.codes * _LOGITS
     return max(int(_SPARE * cache) + logits, picture_bytes(vqgan, size))

@@ -23,7 +23,7 @@ from .checkpoint import (
     load_vqgan,
     trained_size,
 )
-from .checks import SEEDS, whole
+from .checks import MAX_SETTING, SEEDS, number, whole
 from .condition import condition_pixels
 from .drawing import SamplingSettings
 from .encoder import ImageEncoder
@@ -36,7 +36,7 @@ from .preview import Growing
 from .quantize import quantize as reduce
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
-from .segment import Segmenter, can_segment, content_picture, package
+from .segment import Segmenter, can_segment, content_picture, package, region_picture
 from .style import StyleTokens, enhance, resample
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
@@ -156,11 +156,32 @@ class StyleAR:
             },
         }
 
-    def encode_style(self, image: Picture) -> StyleTokens:
-        """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture."""
+    def encode_style(self, image: Picture, region: Picture | None = None) -> StyleTokens:
+        """The style of a reference picture: R(F), and F for `subtract` (paper 3.2). BadInput: no picture.
+
+        region: a mask, 1 where the style is taken from; what is cut out there (`region_picture`) is then the reference,
+        whose pixels points and boxes count.
+        """
         image = to_rgb(image, name="style picture")
+        image = image if region is None else region_picture(image, region)
         features = self.image_encoder.encode(image)
         return StyleTokens(resample(self.resampler, features)[0], features, image)
+
+    def empty_style(self) -> Tensor:
+        """The tokens float32 [M, C] of no style: those of an empty sheet, which is a white picture.
+
+        Guidance calls a prompt with these in the place of the style's plain.
+        """
+        return self.encode_style(Image.new("RGB", (self.size, self.size), "white")).tokens
+
+    def strengthen(self, style: StyleTokens, strength: float) -> StyleTokens:
+        """A style whose tokens depart `strength` times as far from `empty_style`: E + strength (S - E).
+
+        strength: 0 is the empty style, 1 as it is, above 1 exaggerates; up to 1000. It comes last: noise on the tokens
+        is scaled with them, and a later subtraction starts anew from the features. Raises BadInput.
+        """
+        strength = number("style_strength", strength, 0, MAX_SETTING)
+        return style if strength == 1 else style.with_tokens(self.empty_style().lerp(style.tokens, strength))
 
     def segment(
         self,
@@ -229,7 +250,9 @@ class StyleAR:
         """
         image, mask = self.content_mask(style, content, mask, points, box)
         if style.features is None:
-            raise BadInput("This style has no features to subtract from. Encode its picture again.")
+            raise BadInput(
+                "This style has no features to subtract from. Encode its picture again; subtract before blending."
+            )
         if mask is not None:
             image = content_picture(image, mask)
         return style.with_tokens(enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta))
@@ -258,21 +281,28 @@ class StyleAR:
         cancelled: Callable[[], bool] | None = None,
         preview: Callable[[Tensor], None] | None = None,
         previews: int = MAX_BATCH,
+        style_cfg: float | None = None,
+        style_strength: float = 1.0,
+        negative: StyleTokens | None = None,
     ) -> Tensor:
         """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
 
         width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
-        Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; top_k: 1 is
-        greedy; see `SamplingSettings`. `condition`: from `encode_condition`. window: how many codes a pass draws, 1
-        to all of a picture's, or "auto" for what is fastest here; in float32 it never changes the picture.
+        Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; style_cfg: the
+        style's own, by default cfg; top_k: 1 is greedy; see `SamplingSettings`. `condition`: from `encode_condition`.
+        window: how many codes a pass draws, 1 to all of a picture's, or "auto" for what is fastest here; in float32
+        it never changes the picture. style_strength: see `strengthen`. negative: a style to push away from, see
+        `SamplingSettings.weights`.
         `progress(done, total)` begins with none done, before "auto" times a few passes at first use;
         `cancelled()` -> bool ends the call with Cancelled; `preview(pictures)` gets float32 [B, H, W, 3]
         after each row of codes, grey where nothing is yet, of the batch's first `previews` pictures; the last one
         is the result, those before show nearly what it will be (see `preview`).
         Raises BadInput for a value out of its range and for a prompt that is too long.
         """
-        settings = SamplingSettings(cfg, top_k, temperature)
-        _check_style(style)
+        settings = SamplingSettings(cfg, top_k, temperature, style_cfg)
+        readings = settings.weights(negative is not None)
+        for one in (style, negative) if negative is not None else (style,):
+            _check_style(one)
         if not isinstance(prompt, str):
             raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
         grid = self._steps("height", height), self._steps("width", width)
@@ -284,7 +314,13 @@ class StyleAR:
             style_tokens=self.resampler.config.tokens,
             max_length=self._room(grid, condition),
         )
-        start = embed_prompt(self.base, template, style.tokens)
+
+        def styled(tokens: Tensor) -> Tensor:
+            return embed_prompt(self.base, template, tokens)
+
+        start = styled(self.strengthen(style, style_strength).tokens)
+        plain = styled(self.empty_style()) if "plain" in readings else None
+        away = None if negative is None else styled(negative.tokens)
 
         def codes_of(seeds: Sequence[int]) -> Tensor:
             rows, growing = LATENTS_PER_GRID * grid[0], Growing(self._draw, LATENTS_PER_GRID * grid[0])
@@ -295,11 +331,10 @@ class StyleAR:
 
             if progress:
                 progress(0, codes_in(grid))
-            windows = self._windows(window, grid, len(seeds) * (1 + (settings.cfg != 1)), cancelled)
+            windows = self._windows(window, grid, len(seeds) * len(readings), cancelled)
             on_row = show if preview else None
-            return sample(
-                self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows
-            )
+            asked = (self.base, self.vocabulary, start, grid, seeds, settings, progress, cancelled, on_row, windows)
+            return sample(*asked, plain, away)
 
         pictures = self._draw(self._in_memory(codes_of, seeds))
         if preview:

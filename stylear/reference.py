@@ -63,7 +63,7 @@ def reference_codes(
     generator, embed = torch.Generator().manual_seed(seed), model.get_input_embeddings()
     opening = embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
     read = [torch.cat((prompt_embeddings.float(), opening)), opening][: 1 + (settings.cfg != 1)]
-    caches = [DynamicCache() for _ in read]
+    caches, weights = [DynamicCache() for _ in read], (settings.cfg, 1 - settings.cfg)[: len(read)]
     code_ids = vocabulary.code_ids.to(device)
     barred = torch.ones(model.lm_head(opening[:1]).shape[-1], dtype=torch.bool, device=device)
     barred[code_ids] = False
@@ -77,7 +77,7 @@ def reference_codes(
         row, column = divmod(token, width + 1)
         drawn = vocabulary.new_line
         if column < width:
-            logits = guide(torch.cat(rows), settings.cfg).masked_fill(barred, -math.inf)
+            logits = guide(torch.cat(rows), weights).masked_fill(barred, -math.inf)
             law = (keep_top(logits, settings.top_k) / settings.temperature).softmax(-1)[0, code_ids].cpu()
             code = int(law.argmax() if settings.top_k == 1 else torch.multinomial(law, 1, generator=generator))
             codes[row * width + column] = code

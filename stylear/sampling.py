@@ -49,15 +49,19 @@ def sample(
     cancelled: Callable[[], bool] | None = None,
     on_row: Callable[[int, Tensor], None] | None = None,
     window: int | Windows = 1,
+    plain: Tensor | None = None,
+    negative: Tensor | None = None,
 ) -> Tensor:
     """Draw one picture for each of `seeds`; codes int64 [len(seeds), 2 * grid height, 2 * grid width].
 
-    `prompt_embeddings`: [n, hidden], shared by all pictures. `grid`: (height, width) in grid steps of two
-    latents. `window`: how many codes a pass draws, 1 to all of the picture's, or what chooses; all but the first come
-    after guesses and stand up to the first wrong one, so in float32 any window gives the same picture. Pictures that
-    are finished are no longer computed once they are half of those that are. `progress(done, total)` counts the
-    codes of the picture that is furthest behind; `on_row(row, codes)` gets codes [len(seeds), row + 1, width] when
-    rows are complete up to `row`; `cancelled()` is asked before every pass and ends the call with Cancelled.
+    `prompt_embeddings`: [n, hidden], shared by all pictures; `plain` and `negative`: the same prompt in an empty style
+    and in one to keep away from, where guidance reads them (`SamplingSettings.weights`). `grid`: (height, width) in
+    grid steps of two latents. `window`: how many codes a pass draws, 1 to all of the picture's, or what chooses; all
+    but the first come after guesses and stand up to the first wrong one, so in float32 any window gives the same
+    picture. Pictures that are finished are no longer computed once they are half of those that are.
+    `progress(done, total)` counts the codes of the picture that is furthest behind; `on_row(row, codes)` gets codes
+    [len(seeds), row + 1, width] when rows are complete up to `row`; `cancelled()` is asked before every pass and ends
+    the call with Cancelled.
     BadInput for a grid without tokens or longer than the model's positions, for a window larger than the picture, for
     no seeds, and for more pictures than the device has memory for.
 
@@ -69,7 +73,8 @@ def sample(
     if not seeds:
         raise BadInput("There is no seed: pass one for each picture.")
     windows = window if isinstance(window, Windows) else Windows({check_window(window, grid): 1.0})
-    run = _Run(model, vocabulary, prompt_embeddings, grid, seeds, settings, windows)
+    prompts = {"styled": prompt_embeddings, "plain": plain, "negative": negative, "nothing": prompt_embeddings[:0]}
+    run = _Run(model, vocabulary, prompts, grid, seeds, settings, windows)
     row = 0
     while run.done < height * width:
         if cancelled and cancelled():
@@ -88,22 +93,25 @@ class _Run:
 
     A picture's `body` is its codes and line ends in reading order, as indices into the codes and, behind them, the
     new line. The first `places[picture]` codes are drawn; those behind are guesses. `live` are the pictures that the
-    cache has rows for: the conditional ones, and with guidance as many unconditional ones behind them.
+    cache has rows for: as many for each of the readings that guidance weighs, one reading behind the other.
     """
 
-    def __init__(self, model, vocabulary, prompt, grid, seeds, settings, windows):
-        device = prompt.device
-        self.model, self.settings, self.prompt, self.windows = model, settings, prompt, windows
+    def __init__(self, model, vocabulary, prompts, grid, seeds, settings, windows):
+        device = prompts["nothing"].device
+        self.model, self.settings, self.windows = model, settings, windows
+        readings = settings.weights(prompts["negative"] is not None)
+        self.weights = tuple(readings.values())
         self.height, self.width = (LATENTS_PER_GRID * side for side in grid)
         self.total = self.height * self.width
         self.places, self.live = [0] * len(seeds), list(range(len(seeds)))
         codes = len(vocabulary.code_ids)
         self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
         self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
-        self.opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
+        opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
+        self.starts = [torch.cat((prompts[name], opening)) for name in readings]
         self.head = model.head(vocabulary.code_ids)
-        self.begun = [len(start) for start in self._starts()]
-        self.rows, self.slots = len(seeds) * len(self.begun), self.begun[0] + self._at(self.total - 1)
+        self.begun = [len(start) for start in self.starts]
+        self.rows, self.slots = len(seeds) * len(self.begun), max(self.begun) + self._at(self.total - 1)
         check_room(model, self.rows, self.slots)
         self.noise = None
         if settings.top_k > 1:
@@ -116,7 +124,7 @@ class _Run:
 
     def codes(self) -> Tensor:
         """What is drawn and guessed, int64 [pictures, height, width]."""
-        body = torch.tensor(self.body, device=self.prompt.device)
+        body = torch.tensor(self.body, device=self.alphabet.device)
         return body.view(-1, self.height, self.width + 1)[:, :, :-1].contiguous()
 
     @torch.inference_mode()
@@ -131,20 +139,16 @@ class _Run:
         """Where in the body a code is."""
         return place + place // self.width
 
-    def _starts(self) -> list[Tensor]:
-        """What the conditional row begins with, and under guidance the unconditional one (released code)."""
-        return [torch.cat((self.prompt, self.opening)), self.opening][: 1 + (self.settings.cfg != 1)]
-
     def _prefill(self) -> Tensor:
         """Read what all pictures begin with once; hidden [rows, 1, hidden] of its last place.
 
-        The first rows are conditional, one for each picture. With guidance as many unconditional ones follow,
-        which begin with the opening, at position 0 and without a prompt.
+        Each reading has one row for each picture. The one of nothing begins with the opening, at position 0 and
+        without a prompt (released code).
         """
-        starts, images = self._starts(), len(self.places)
+        images = len(self.places)
         self.cache = self.model.new_cache(self.rows, self.slots)
         hidden = []
-        for index, start in enumerate(starts):
+        for index, start in enumerate(self.starts):
             rows = range(index * images, (index + 1) * images)
             hidden.append(self.model(start[None], self.cache, rows[:1])[:, -1:].expand(images, -1, -1))
             self.cache.share(rows[0], rows)
@@ -187,10 +191,10 @@ class _Run:
             raise BadCheckpoint(
                 "The model's logits are not finite: load it in float32 or bfloat16, or check its files."
             )
-        guided, noise = guide(logits, self.settings.cfg), self._noise(count + ahead)
+        guided, noise = guide(logits, self.weights), self._noise(count + ahead)
         now = None if noise is None else noise[:, :count]
         if hidden.dtype == torch.float32:
-            drawn, doubt = draw_surely(guided, now, top_k, margin(logits, self.settings.cfg))
+            drawn, doubt = draw_surely(guided, now, top_k, margin(logits, self.weights))
         else:
             drawn = draw(guided, now, top_k)
             doubt = torch.zeros_like(drawn)
@@ -227,10 +231,10 @@ class _Run:
         """A code from one reading of all before it, whose sums are the same whatever was read at once before."""
         tokens = torch.tensor(self.body[picture][: self._at(place)], dtype=torch.int64, device=self.alphabet.device)
         before, hidden = self.model.embed(self.alphabet[tokens]), []
-        for start in self._starts():
+        for start in self.starts:
             read = torch.cat((start, before))[None]
             hidden.append(self.model(read, self.model.new_cache(1, read.shape[1]))[:, -1:])
-        guided = guide(self.model.logits(torch.cat(hidden), self.head), self.settings.cfg)
+        guided = guide(self.model.logits(torch.cat(hidden), self.head), self.weights)
         noise = None
         if self.noise is not None:
             noise = self.noise.at([picture], [[place]])[0]

@@ -131,6 +131,21 @@ def content_picture(picture: Picture, mask: Picture, fill: str = "white") -> Ima
     return Image.composite(image, Image.new("RGB", image.size, colour), weight)
 
 
+def region_picture(picture: Picture, mask: Picture) -> Image.Image:
+    """The part of a picture under a mask, RGB: the mask's bounding box, and within it the region's mean colour around.
+
+    No pixel outside the region (where the mask is below a half) counts, and a mask that is a rectangle is a plain crop.
+    A mask of another size is stretched. Raises BadInput for an empty one.
+    """
+    image = to_rgb(picture)
+    chosen = mask_image(mask, image.size).point(lambda value: 255 * (value >= 128))
+    box = chosen.getbbox()
+    if box is None:
+        raise BadInput("The region selects nothing. Paint white what the style is to be taken from.")
+    colour = tuple(round(mean) for mean in ImageStat.Stat(image, chosen).mean)
+    return Image.composite(image, Image.new("RGB", image.size, colour), chosen).crop(box)
+
+
 def _most_salient(masks: Tensor, iou: Tensor) -> int:
     """Index in B * K of the best of masks bool [B, K, H, W] with predicted IoU [B, K]."""
     masks, iou = masks.flatten(0, 1).float(), iou.flatten()

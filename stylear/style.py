@@ -1,6 +1,8 @@
 """Style tokens: what a reference picture lends, and the paper's formula that keeps its content out."""
 
 import json
+import math
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from os import PathLike
@@ -84,11 +86,40 @@ class StyleTokens:
                 keys, kind = set(file.keys()), json.loads((file.metadata() or {}).get("stylear", "null"))
                 if kind != KIND or not {"tokens"} <= keys <= {"tokens", "features"}:
                     raise BadInput(f"It holds {kind or 'no kind'} with {sorted(keys)[:4]}, not {KIND}")
+                kinds = {file.get_slice(key).get_dtype() for key in keys}
+                if kinds != {"F32"}:
+                    raise BadInput(f"Its numbers are {sorted(kinds)}, not F32")
                 return cls(**{key: file.get_tensor(key) for key in keys})
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise BadCheckpoint(
                 f"{path} is not a saved style of this version. Give a file from StyleTokens.save. ({error})"
             ) from error
+
+
+def blend(styles: Sequence[StyleTokens], weights: Sequence[float] | None = None) -> StyleTokens:
+    """The weighted mean of the tokens of styles of one model; without weights all count the same.
+
+    weights: one for each style, 0 to 1000 and not all 0; only their ratio counts. The order of the pairs changes
+    nothing, not a bit: the summands are sorted. The blend has neither features nor a picture to subtract from, so
+    subtract from each before; if only one style has a weight it is that style. Raises BadInput.
+    """
+    if not styles or not all(isinstance(style, StyleTokens) for style in styles):
+        raise BadInput(f"To blend are {[type(style).__name__ for style in styles]}. Connect one style or several.")
+    weights = [1.0] * len(styles) if weights is None else weights
+    if len(weights) != len(styles):
+        raise BadInput(f"There are {len(styles)} styles and {len(weights)} weights. Give one for each.")
+    weights = [number("A weight", weight, 0, MAX_SETTING) for weight in weights]
+    kept = [(weight, style) for weight, style in zip(weights, styles, strict=True) if weight]
+    if not kept:
+        raise BadInput("All weights are 0. Give at least one style a weight.")
+    shapes = {_describe(style.tokens) for _, style in kept}
+    if len(shapes) > 1:
+        raise BadInput(f"The styles are {' and '.join(sorted(shapes))}. Blend styles of one model.")
+    if len(kept) == 1:
+        return kept[0][1]
+    total = math.fsum(weight for weight, _ in kept)
+    summands = torch.stack([style.tokens.double() * (weight / total) for weight, style in kept])
+    return StyleTokens(summands.sort(dim=0).values.sum(dim=0))
 
 
 @torch.no_grad()

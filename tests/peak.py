@@ -15,6 +15,8 @@ class Peak(TorchDispatchMode):
         self.now, self.most, self._seen = 0, 0, weakref.WeakSet()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = tree_leaves((args, kwargs))
+        self._seen.update(one.untyped_storage() for one in given if isinstance(one, torch.Tensor))  # views are not new
         found = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(found):
             storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None

@@ -73,16 +73,19 @@ def assemble(prompts: Sequence[Prompt | None], pictures: Tensor, pad_to: int) ->
 def misread(batch: Batch, codes: Tensor, shares: np.ndarray, rng: np.random.Generator) -> Batch:
     """The batch with some picture codes read wrong: in row b a share shares[b] is another code of the same picture.
 
-    What is predicted stays right. A model that samples reads its own mistakes; one that never saw any drifts away
-    from its prompt. codes: bool [V], which tokens are picture codes.
+    Rows behind those that have a share are the first ones' pictures again and read as they are, so that prompts can be
+    compared. What is predicted stays right. A model that samples reads its own mistakes; one that never saw any drifts
+    away from its prompt. codes: bool [V], which tokens are picture codes.
     """
-    count, length = batch.labels.shape
+    count, (rows, length) = len(shares), batch.labels.shape
+    elsewhere = rng.permuted(np.tile(np.arange(length), (count, 1)), axis=1)
+    chosen = rng.random((count, length)) < shares[:, None]
+    again = np.arange(rows) % count
+    elsewhere, chosen = torch.from_numpy(elsewhere[again]), torch.from_numpy(chosen[again])
     is_code = codes[batch.labels.clamp(min=0)]
-    elsewhere = torch.from_numpy(rng.permuted(np.tile(np.arange(length), (count, 1)), axis=1))
-    chosen = is_code & is_code.gather(1, elsewhere) & torch.from_numpy(rng.random((count, length)) < shares[:, None])
-    rows, places = chosen.nonzero(as_tuple=True)
+    wrong, places = (chosen & is_code & is_code.gather(1, elsewhere)).nonzero(as_tuple=True)
     ids = batch.ids.clone()
-    ids[rows, batch.answer[rows, places] + 1] = batch.labels[rows, elsewhere[rows, places]]
+    ids[wrong, batch.answer[wrong, places] + 1] = batch.labels[wrong, elsewhere[wrong, places]]
     return replace(batch, ids=ids)
 
 

@@ -6,11 +6,12 @@ import tiny
 import torch
 
 OURS = ("LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample")
+OURS += ("StyleBlend", "SaveStylePreset", "LoadStylePreset")
 PICTURE = torch.rand(1, 20, 24, 3, generator=torch.Generator().manual_seed(0))
 
 
 class Graphs:
-    """The six nodes, and the tiny model that stands for whatever loads."""
+    """The nodes, and the tiny model that stands for whatever loads."""
 
     def __init__(self, nodes: dict, models):
         self.nodes = nodes

@@ -16,6 +16,9 @@ SOUND = {
     "SAMSubtract": {"alpha": 0.2, "beta": 0.8, "points": "", "box": ""},
     "NoiseInject": {"gamma": 0.1, "seed": 0},
     "DepthCondition": {"image": PICTURE},
+    "StyleBlend": {"styles": {}, "weights": ""},
+    "SaveStylePreset": {"name": "x", "overwrite": True},
+    "LoadStylePreset": {"preset": "x.safetensors"},
     "ARSample": {
         "prompt": "a cat",
         "width": 8,
@@ -124,7 +127,7 @@ def check_node(graphs: Graphs, node: str, inputs: dict) -> None:
         assert found[0].ndim == 4 and found[0].shape[3] == 3 and 0 <= found[0].min() and found[0].max() <= 1
     if node == "DepthCondition":
         assert found[0].dtype == torch.int64 and 0 <= found[0].min() and found[0].max() < 24
-    if node in ("StyleTokenEncode", "SAMSubtract", "NoiseInject"):
+    if node in ("StyleTokenEncode", "SAMSubtract", "NoiseInject", "StyleBlend", "LoadStylePreset"):
         assert found[0].tokens.isfinite().all()
     if node == "SAMSubtract":
         assert 0 <= found[1].min() and found[1].max() <= 1
@@ -147,6 +150,8 @@ def test_every_input_of_every_type_is_taken_or_refused(graphs):
     def call(place, value, more):
         node, name = place
         inputs = sockets | SOUND[node] | {name: value}
+        if node == "StyleBlend" and name != "styles":
+            inputs["styles"] = {"style0": graphs.style}
         if more and more[0][0] == node:
             inputs[more[0][1]] = more[1]
         check_node(graphs, node, inputs)

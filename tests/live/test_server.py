@@ -10,7 +10,10 @@ from comfy_server import GRAPHS, PACK, ComfyServer, checkout
 from PIL import Image
 
 NAMES = sorted(file.stem for file in GRAPHS.glob("*.json"))
-IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"]
+IDS = [
+    *("LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"),
+    *("StyleBlend", "SaveStylePreset", "LoadStylePreset"),
+]
 
 
 def ran(entry: dict) -> set[str]:
@@ -40,7 +43,7 @@ def test_the_pack_loads_without_a_warning(server):
     assert not [line for line in lines if re.search("WARNING|ERROR|IMPORT FAILED|Traceback", line)]
 
 
-def test_object_info_describes_the_six_nodes(server):
+def test_object_info_describes_the_nodes(server):
     for node in IDS:
         info = server.get(f"/object_info/{node}")[node]
         assert info["category"] == "StyleAR" and info["description"] and info["search_aliases"]
@@ -62,6 +65,26 @@ def test_each_workflow_runs_to_saved_pictures(server, graph, name):
         image = Image.open(io.BytesIO(picture))
         assert image.mode == "RGB" and "prompt" in image.info
         assert min(high - low for low, high in image.getextrema()) > 10
+
+
+def test_a_blend_is_drawn_away_from_a_style_saved_and_drawn_again_from_its_preset(server, graph):
+    graph["7"] = {"class_type": "LoadImage", "inputs": {"image": "stylear_oil.png"}}
+    graph["8"] = {
+        "class_type": "StyleTokenEncode",
+        "inputs": {"model": ["1", 0], "image": ["7", 0], "region": ["7", 1]},
+    }
+    blended = {"styles.style0": ["3", 0], "styles.style1": ["8", 0], "weights": "2, 1"}
+    graph["9"] = {"class_type": "StyleBlend", "inputs": blended}
+    graph["10"] = {"class_type": "SaveStylePreset", "inputs": {"style": ["9", 0], "name": "between"}}
+    steered = {"style": ["9", 0], "negative": ["8", 0], "style_cfg": 5.0, "style_strength": 1.2, "batch_size": 1}
+    graph["5"]["inputs"] |= steered
+    first = server.pictures(server.run(graph))
+    graph["11"] = {"class_type": "LoadStylePreset", "inputs": {"model": ["1", 0], "preset": "between.safetensors"}}
+    graph["5"]["inputs"]["style"] = ["11", 0]
+    del graph["10"]
+    again = server.pictures(server.run(graph))
+    pixels = [Image.open(io.BytesIO(one)).tobytes() for one in (*first, *again)]
+    assert len(pixels) == 2 and pixels[0] == pixels[1]
 
 
 def test_a_new_seed_runs_only_the_sampler_again(server, graph):

@@ -29,8 +29,8 @@ class StubEngine:
     def _remember(self, method, *args, **kwargs):
         self.calls.append(SimpleNamespace(method=method, args=args, **kwargs))
 
-    def encode_style(self, image):
-        self._remember("encode_style", image)
+    def encode_style(self, image, region=None):
+        self._remember("encode_style", image, region=region)
         return "style"
 
     def segment(self, image, points=None, box=None):

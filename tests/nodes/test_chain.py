@@ -1,4 +1,4 @@
-"""The six nodes one after the other on a tiny random model, as ComfyUI would run them."""
+"""The nodes one after the other on a tiny random model, as ComfyUI would run them."""
 
 from importlib import import_module
 
@@ -75,6 +75,20 @@ def test_the_largest_seed_of_the_widget_works_in_a_batch(nodes, model, style):
     assert sample(nodes, model, style, seed=0xFFFFFFFFFFFFFFFF, batch_size=2).shape[0] == 2
 
 
+def test_a_style_guided_apart_changes_the_picture_and_one_as_cfg_does_not(nodes, model, style):
+    far = style.with_noise(3.0, 0)
+    released = sample(nodes, model, far)
+    assert torch.equal(sample(nodes, model, far, style_cfg=-1.0), released)
+    assert not torch.equal(sample(nodes, model, far, style_cfg=9.0), released)
+
+
+def test_a_negative_style_changes_the_picture_and_what_is_no_style_is_refused(nodes, model, style, errors):
+    away = style.with_noise(5.0, 1)
+    assert not torch.equal(sample(nodes, model, style, negative=away), sample(nodes, model, style))
+    with pytest.raises(errors.BadInput, match="The style is a str"):
+        sample(nodes, model, style, negative="away")
+
+
 def test_a_window_changes_no_picture_and_one_larger_than_the_picture_is_refused(nodes, model, style, errors):
     assert torch.equal(sample(nodes, model, style, window="16"), sample(nodes, model, style, window="1"))
     with pytest.raises(errors.BadInput, match="window is 64; .* from 1 to 16"):
@@ -140,6 +154,8 @@ def test_the_tokens_cross_the_wire_on_the_cpu(style):
     "wrong",
     [
         {"cfg": float("nan")},
+        {"style_cfg": float("nan")},
+        {"style_strength": float("nan")},
         {"temperature": float("inf")},
         {"temperature": 0.0},
         {"top_k": 0},

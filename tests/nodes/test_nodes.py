@@ -33,6 +33,15 @@ def test_style_token_encode_reads_the_first_picture_of_a_batch(comfy, nodes, mod
     assert loaded(comfy, model) == {"image_encoder", "resampler"}
 
 
+@pytest.mark.parametrize("painted", [False, True])
+def test_the_style_is_taken_from_the_painted_region_or_from_all(nodes, model, engine, painted):
+    mask = torch.zeros(1, 6, 8)
+    mask[:, 2:4] = painted
+    nodes["StyleTokenEncode"].execute(model=model, image=PICTURE, region=mask)
+    region = engine.calls[0].region
+    assert torch.equal(region, mask[0]) if painted else region is None
+
+
 # -- SAMSubtract ---------------------------------------------------------------------------------------------
 
 
@@ -106,6 +115,28 @@ def test_noise_inject_refuses_what_is_no_style(nodes, errors):
         nodes["NoiseInject"].execute(style="style", gamma=0.3, seed=5)
 
 
+def test_style_blend_weighs_its_sockets_in_their_order(pack, extension, nodes):
+    tokens = import_module(f"{PACK_NAME}.stylear.style").StyleTokens
+    styles = {f"style{index}": tokens(torch.full((2, 3), 3.0 * index)) for index in range(2)}
+    for weights, expected in (("", 1.5), ("2, 1", 1.0), ("0,1", 3.0)):
+        (style,) = nodes["StyleBlend"].execute(styles=styles, weights=weights).result
+        assert torch.equal(style.tokens, torch.full((2, 3), expected))
+
+
+@pytest.mark.parametrize(
+    ("styles", "weights", "reason"),
+    [
+        ({}, "", "Connect one style or several"),
+        ({"style0": "x"}, "", "Connect one style or several"),
+        ("x", "", "styles is a str"),
+        ({}, "1, much", "weights: .* is not in the form 2, 1"),
+    ],
+)
+def test_style_blend_refuses_what_it_cannot_blend(nodes, errors, styles, weights, reason):
+    with pytest.raises(errors.BadInput, match=reason):
+        nodes["StyleBlend"].execute(styles=styles, weights=weights)
+
+
 def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine):
     comfy.management.unload_all_models()
     assert nodes["DepthCondition"].execute(model=model, image=PICTURE).result == ("condition",)
@@ -138,6 +169,22 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     assert images.shape == (2, 8, 8, 3)
 
 
+def test_ar_sample_reads_the_empty_style_only_where_the_strength_asks_for_it(comfy, nodes, model, engine):
+    for strength in (1.0, 1.5):
+        comfy.management.unload_all_models()
+        nodes["ARSample"].execute(model=model, style="style", **SAMPLE, style_strength=strength)
+        assert engine.calls[-1].style_strength == strength
+        assert ("image_encoder" in loaded(comfy, model)) == (strength != 1)
+
+
+@pytest.mark.parametrize(("value", "passed"), [(-1.0, None), (-0.9, None), (0.0, 0.0), (2.5, 2.5)])
+def test_a_style_cfg_below_0_is_none_of_its_own(comfy, nodes, model, engine, value, passed):
+    comfy.management.unload_all_models()
+    nodes["ARSample"].execute(model=model, style="style", **SAMPLE, style_cfg=value)
+    assert engine.calls[0].style_cfg == passed
+    assert ("image_encoder" in loaded(comfy, model)) == (passed is not None)
+
+
 def test_a_preview_is_drawn_of_the_one_picture_that_is_shown(nodes, model, engine):
     nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"batch_size": 2})
     assert engine.calls[0].previews == 1
@@ -153,10 +200,11 @@ def asked_for(host, monkeypatch):
 
 def test_ar_sample_asks_for_the_memory_of_its_size_batch_guidance_and_condition(nodes, model, asked_for):
     changes = {"batch_size": 2}, {}, {"cfg": 1.0}, {"condition": torch.zeros(16, 16, dtype=torch.int64)}, {"width": 640}
+    changes = *changes, {"style_cfg": 2.0}, {"negative": "style"}
     for change in changes:
         nodes["ARSample"].execute(model=model, style="style", **SAMPLE | change)
-    batch, plain, unguided, conditional, wide = asked_for
-    assert unguided < plain < batch and plain < conditional and plain < wide
+    batch, plain, unguided, conditional, wide, apart, negative = asked_for
+    assert unguided < plain < apart < negative == batch and plain < conditional and plain < wide
 
 
 def test_the_other_nodes_ask_for_the_memory_that_looking_at_a_picture_takes(nodes, model, asked_for):
@@ -227,9 +275,11 @@ def test_load_stylear_hands_the_bits_of_the_matrices_on(nodes, host, asked, kind
 
 
 @pytest.mark.parametrize("name,last", [("LoadStyleAR", "quantize"), ("ARSample", "window")])
-def test_inputs_that_older_workflows_do_not_have_come_last_and_are_optional(nodes, name, last):
-    newest = nodes[name].define_schema().inputs[-1]
-    assert newest.id == last and newest.optional and newest.default == newest.options[0]
+def test_inputs_that_older_workflows_do_not_have_come_behind_theirs_and_are_optional(nodes, name, last):
+    newest = nodes[name].define_schema().inputs
+    newest = newest[[item.id for item in newest].index(last) :]
+    assert all(item.optional for item in newest)
+    assert newest[0].default == newest[0].options[0]
 
 
 def test_load_stylear_refuses_a_model_that_is_not_listed(nodes, errors, models):

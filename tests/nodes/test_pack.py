@@ -11,10 +11,13 @@ import sys
 import pytest
 from bench import FAKE, ROOT
 
-IDS = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"]
+IDS = [
+    *("LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"),
+    *("StyleBlend", "SaveStylePreset", "LoadStylePreset"),
+]
 
 
-def test_the_six_nodes_are_offered_under_the_ids_that_workflows_use(nodes):
+def test_the_nodes_are_offered_under_the_ids_that_workflows_use(nodes):
     assert list(nodes) == IDS
 
 

@@ -12,7 +12,9 @@ from PIL import Image
 from stylear import StyleAR, StyleTokens, pipeline
 from stylear.__main__ import main
 from stylear.images import open_image
+from stylear.presets import load_preset
 from stylear.sheet import contact_sheet
+from stylear.style import blend
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,8 @@ def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
         ("--condition", "REFERENCE"),
         ("--subtract", "--alpha", "-3", "--beta", "9"),
         ("--gamma", "0"),
+        ("--style-cfg", "20"),
+        ("--style-strength", "3"),
     ],
 )
 def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options):
@@ -82,6 +86,53 @@ def test_each_way_to_steer_the_style_changes_the_picture(run, reference, options
     extra = () if "--gamma" in options else ("--gamma", 3)
     status, out = run(*(reference if option == "REFERENCE" else option for option in options), *extra)
     assert status == 0 and not np.array_equal(pixels(out), pixels(plain))
+
+
+def test_a_negative_style_is_a_picture_or_saved_tokens(run, bundle, reference, tmp_path):
+    saved = tmp_path / "away.safetensors"
+    model = StyleAR.load(bundle, device="cpu")
+    style = model.encode_style(open_image(reference))
+    style.with_noise(5, 1).save(saved)
+    for negative, one in ((saved, StyleTokens.load(saved)), (reference, style)):
+        status, out = run("--gamma", 3, "--negative", negative, "--overwrite")
+        drawn = model.generate("a cat", style.with_noise(3, 0), negative=one)[0]
+        assert status == 0 and np.array_equal(pixels(out), (drawn * 255).byte().numpy())
+
+
+def test_a_style_is_kept_without_its_noise_and_draws_the_same_picture_again(run, tmp_path, capsys):
+    saved = tmp_path / "kept.safetensors"
+    _, first = run("--save-style", saved, "--gamma", 0.5)
+    _, again = run("--gamma", 0.5, style=str(saved), out="again.png")
+    assert np.array_equal(pixels(first), pixels(again)) and load_preset(saved)[1] is not None
+    assert str(tmp_path) not in Image.open(first).text["parameters"]
+    assert run("--save-style", saved, out="third.png")[0] == 2 and "is there already" in capsys.readouterr().err
+    assert run("--save-style", tmp_path / "kept.png", out="third.png")[0] == 2
+
+
+def test_the_style_may_be_of_a_region_of_the_reference(run, bundle, reference, tmp_path, capsys):
+    mask = Image.new("L", (24, 20))
+    mask.paste(255, (2, 3, 9, 9))
+    mask.save(tmp_path / "region.png")
+    status, out = run("--gamma", 0, "--region", tmp_path / "region.png")
+    style = StyleAR.load(bundle, device="cpu").encode_style(open_image(reference).crop((2, 3, 9, 9)))
+    style.save(tmp_path / "cut.safetensors")
+    _, cut = run("--gamma", 0, style=str(tmp_path / "cut.safetensors"), out="cut.png")
+    assert status == 0 and np.array_equal(pixels(out), pixels(cut))
+    assert run("--region", tmp_path / "region.png", style=str(tmp_path / "cut.safetensors"), out="no.png")[0] == 2
+    assert "no picture to take a region of" in capsys.readouterr().err
+
+
+def test_several_styles_are_blended_by_their_weights_and_named_in_the_picture(bundle, reference, tmp_path):
+    other = tmp_path / "other.png"
+    Image.new("RGB", (20, 20), "red").save(other)
+    out = tmp_path / "out.png"
+    common = ["--prompt", "a cat", "--model", str(bundle), "--device", "cpu", "--out", str(out), "--gamma", "0"]
+    assert main(["generate", "--style", reference, str(other), "--weights", "3,1", *common]) == 0
+    model = StyleAR.load(bundle, device="cpu")
+    style = blend([model.encode_style(open_image(path)) for path in (reference, other)], [3, 1])
+    assert np.array_equal(pixels(out), (model.generate("a cat", style)[0] * 255).byte().numpy())
+    text = json.loads(Image.open(out).text["parameters"])
+    assert (text["style"], text["weights"]) == (["reference.png", "other.png"], [3, 1])
 
 
 def test_saved_style_tokens_serve_as_the_style_but_have_nothing_to_cut_from(run, bundle, reference, tmp_path, capsys):

@@ -155,6 +155,27 @@ def test_a_style_is_the_resampler_of_the_encoders_features(model, style):
         assert torch.equal(style.tokens, model.resampler(style.features[None])[0])
 
 
+def test_nothing_outside_the_region_counts_for_the_style_and_a_rectangle_is_a_crop(model):
+    box, mask = (3, 2, 17, 12), np.zeros((20, 24), np.uint8)
+    mask[2:12, 3:17] = 255
+    cut = model.encode_style(PICTURE.crop(box))
+    for outside in ("black", "red"):
+        framed = Image.new("RGB", PICTURE.size, outside)
+        framed.paste(PICTURE.crop(box), box)
+        style = model.encode_style(framed, mask)
+        assert torch.equal(style.tokens, cut.tokens) and torch.equal(style.picture, cut.picture)
+    mask[2:6, 3:6] = 0
+    corner = model.encode_style(PICTURE, mask)
+    assert not torch.equal(corner.tokens, cut.tokens) and corner.picture.shape == (10, 14, 3)
+    assert len(corner.picture[:4, :3].flatten(0, 1).unique(dim=0)) == 1
+
+
+def test_a_region_that_covers_all_is_no_region_and_an_empty_one_is_refused(model, style):
+    assert torch.equal(model.encode_style(PICTURE, torch.ones(5, 5)).tokens, style.tokens)
+    with pytest.raises(BadInput, match="region selects nothing"):
+        model.encode_style(PICTURE, torch.zeros(5, 5))
+
+
 def test_subtracting_a_content_picture_is_the_papers_formula(model, style):
     cleaned = model.subtract(style, OTHER, alpha=0.3, beta=0.6)
     content = model.image_encoder.encode(OTHER)

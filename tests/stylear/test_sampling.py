@@ -245,7 +245,7 @@ def test_one_logit_row_draws_by_its_law():
     """A chi-square test at p = 0.001 with 4 degrees of freedom, after guidance, top-k and temperature."""
     logits = torch.tensor([0.0, 1.0, 0.5, -0.5, 2.0, -3.0])
     settings = SamplingSettings(cfg=2.0, top_k=5, temperature=1.5)
-    guided = guide(torch.stack((logits, torch.zeros(6))), settings.cfg)
+    guided = guide(torch.stack((logits, torch.zeros(6))), tuple(settings.weights().values()))
     draws = 4000
     drawn = draw(guided.expand(draws, -1), noise_of(range(draws), 6, settings.temperature), settings.top_k)
     law = (2 * logits[:5] / 1.5).softmax(0)
@@ -319,7 +319,7 @@ def test_golden_logits_after_guidance_and_top_k_are_within_1e_4(golden, released
         if f"{at}.after_cfg" not in tensors or step == recorded["newline_step"]:
             continue
         rows = torch.stack([tensors[f"{at}.{name}"][codes] for name in ("cond", "uncond")])
-        guided = guide(rows, recorded["cfg"])
+        guided = guide(rows, (recorded["cfg"], 1 - recorded["cfg"]))
         torch.testing.assert_close(guided[0], tensors[f"{at}.after_cfg"][codes], atol=1e-4, rtol=0)
         torch.testing.assert_close(guided[0], tensors[f"{at}.after_mask"][codes], atol=1e-4, rtol=0)
         kept, expected = keep_top(guided, recorded["image_top_k"])[0], tensors[f"{at}.after_topk"][codes]
@@ -333,7 +333,7 @@ def test_golden_steps_of_the_loop_see_the_released_logits(golden, released, case
     grid, _ = split(recorded["generated_ids"], released)
     model = released.models[recorded["lora"]]
     seen = []
-    monkeypatch.setattr(sampling, "guide", lambda logits, cfg: seen.append(logits) or guide(logits, cfg))
+    monkeypatch.setattr(sampling, "guide", lambda logits, weights: seen.append(logits) or guide(logits, weights))
     start = embed_prompt(model, recorded_prompt(recorded), tensors["style_tokens"][0])
     sample(model, released.vocabulary, start, grid, [0], SamplingSettings(cfg=recorded["cfg"], top_k=1))
     codes = [step for step in range(3, recorded["eos_image_step"]) if (step - 2) % (2 * grid[1] + 1)]

@@ -1,5 +1,6 @@
 """Style tokens follow the paper's formula, cannot be changed, and come back from disk as they were."""
 
+import itertools
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ from stylear.encoder import EncoderConfig, ImageEncoder
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
 from stylear.images import open_image
 from stylear.resampler import Resampler, ResamplerConfig
-from stylear.style import StyleTokens, enhance, resample
+from stylear.style import StyleTokens, blend, enhance, resample
 
 DRAW = torch.Generator().manual_seed(0)
 FEATURES, CONTENT = torch.randn(2, 9, 12, generator=DRAW)
@@ -174,6 +175,47 @@ def test_another_reading_of_a_style_shares_its_picture_and_features():
     noisy = style.with_noise(0.1, 0)
     assert noisy.picture.data_ptr() == style.picture.data_ptr()
     assert noisy.features.data_ptr() == style.features.data_ptr()
+
+
+def test_a_blend_is_the_weighted_mean_and_only_the_ratio_of_weights_counts(style):
+    other = StyleTokens(TOKENS.flip(0), FEATURES, PIXELS)
+    mixed = blend([style, other], [3, 1])
+    torch.testing.assert_close(mixed.tokens, 0.75 * TOKENS + 0.25 * TOKENS.flip(0), atol=1e-6, rtol=0)
+    assert torch.equal(blend([style, other], [0.75, 0.25]).tokens, mixed.tokens)
+    assert torch.equal(blend([style, other]).tokens, blend([style, other], [7, 7]).tokens)
+    assert mixed.features is None and mixed.picture is None
+
+
+def test_the_order_of_the_styles_does_not_change_a_bit_of_the_blend():
+    draw = torch.Generator().manual_seed(1)
+    styles = [StyleTokens(10.0**scale * torch.randn(4, 24, generator=draw)) for scale in (-3, 0, 1, 4)]
+    weights = [0.1, 0.7, 3.0, 1e-3]
+    blends = [
+        blend([styles[place] for place in order], [weights[place] for place in order]).tokens
+        for order in itertools.permutations(range(4))
+    ]
+    assert all(torch.equal(one, blends[0]) for one in blends)
+
+
+def test_a_style_that_alone_has_a_weight_is_the_blend_and_keeps_what_it_has(style):
+    assert blend([style]) is style
+    assert blend([StyleTokens(TOKENS.flip(0)), style], [0, 2]) is style
+
+
+@pytest.mark.parametrize(
+    ("tokens", "weights", "reason"),
+    [
+        ([], None, "Connect one style or several"),
+        ([TOKENS, TOKENS], [1], "2 styles and 1 weights"),
+        ([TOKENS, TOKENS], [0, 0], "All weights are 0"),
+        ([TOKENS, TOKENS], [1, -1], "A weight is -1"),
+        ([TOKENS, TOKENS], [1, float("nan")], "A weight is nan"),
+        ([TOKENS, TOKENS[:, :5]], None, r"\[4, 24\] and \[4, 5\]"),
+    ],
+)
+def test_what_cannot_be_blended_is_refused_with_the_reason(tokens, weights, reason):
+    with pytest.raises(BadInput, match=reason):
+        blend([StyleTokens(one) for one in tokens], weights)
 
 
 @pytest.mark.parametrize("features", [None, FEATURES])

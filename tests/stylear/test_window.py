@@ -241,8 +241,8 @@ def test_the_margin_is_several_times_what_other_shapes_of_the_same_reading_diffe
         model(start[None], cache, range(0, 1))
         read = [model(part[None].expand(2, -1, -1), cache) for part in ids.split(piece)]
         rows.append(model.logits(torch.cat(read, dim=1)))
-    guided = torch.stack([drawing.guide(logits, cfg) for logits in rows])
-    assert 4 * (guided - guided[0]).abs().max() < margin(rows[0], cfg)
+    guided = torch.stack([drawing.guide(logits, (cfg, 1 - cfg)) for logits in rows])
+    assert 4 * (guided - guided[0]).abs().max() < margin(rows[0], (cfg, 1 - cfg))
 
 
 # -- the law ---------------------------------------------------------------------------------------

@@ -119,3 +119,13 @@ def test_a_share_of_the_codes_is_read_wrong(vocabulary):
     read = misread(batch, mask, np.full(8, 0.25), np.random.default_rng(0))
     share = (read.ids != batch.ids).sum().item() / (8 * 256)
     assert 0.18 < share < 0.28
+
+
+def test_a_picture_that_comes_again_is_misread_at_the_same_places(vocabulary, pictures):
+    prompts = [vocabulary.prompt("a cat"), None, vocabulary.prompt("the palm tree")]
+    batch = assemble(prompts, pictures[[0, 1, 0]], 400)
+    mask = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
+    read = misread(batch, mask, np.array([0.5, 0.5]), np.random.default_rng(0))
+    places = batch.answer[:, 1:] + 1
+    first, _, again = read.ids.gather(1, places)
+    assert torch.equal(first, again) and not torch.equal(first, batch.labels[0, 1:])

@@ -32,10 +32,11 @@ CLEAR_STYLES = tuple(
 class BaseSettings:
     """Shape and recipe.
 
-    The first `clear_steps` see only CLEAR_STYLES, so that the prompt is understood before textures are. `pairs` rows
-    of a batch are shown once more with a wrong prompt (`contrast_loss`, weighted by `contrast`) in the first
-    `contrast_steps`; later the prompt is read and the loss has nothing left to teach. Of every `depth_every` steps one
-    has a depth map in its prompt, with half the batch. In each row up to `misread` of the codes are read wrong.
+    The first `clear_steps` see only CLEAR_STYLES, so that the prompt is understood before textures are. In the first
+    `contrast_steps` `pairs` rows of a batch, a third at most, are shown once more with a wrong prompt (`contrast_loss`,
+    weighted by `contrast`); later the prompt is read and the loss has nothing left to teach. Of every `depth_every`
+    steps one has a depth map in its prompt, with half the batch. In each row up to `misread` of the codes are read
+    wrong.
     """
 
     hidden: int = 256
@@ -145,9 +146,9 @@ def train_base(
         rng = np.random.default_rng([s.schedule.seed, step])
         kind = kind_of(step, s.depth_every)
         count = s.schedule.batch // 2 if kind == DEPTH else s.schedule.batch
-        pairs = s.pairs if step < s.contrast_steps else 0
+        pairs = min(s.pairs, count // 3) if step < s.contrast_steps else 0
         batch, _ = source.batch(kind, count, s.context_drop, rng, pairs=pairs, clear=step < s.clear_steps)
-        batch = misread(batch, codes, rng.uniform(0, s.misread, len(batch.ids)), rng)
+        batch = misread(batch, codes, rng.uniform(0, s.misread, count), rng)
         rank, processes = place()  # every process draws the whole batch and takes its rows, with their wrong prompts
         right, wrong = range(rank, count, processes), range(count + rank, count + pairs, processes)
         mine = (part[[*right, *wrong]].to(device) for part in vars(batch).values())

@@ -73,6 +73,7 @@ class Schema:
     outputs: list[Output] = field(default_factory=list)
     description: str = ""
     search_aliases: list[str] = field(default_factory=list)
+    is_output_node: bool = False
 
     def validate(self) -> None:
         ids = [item.id for item in self.inputs]
@@ -109,12 +110,29 @@ class ComfyExtension:
         raise NotImplementedError
 
 
+@dataclass
+class TemplatePrefix:
+    """Sockets PREFIX0, PREFIX1 and so on, that appear as they are needed."""
+
+    input: Input
+    prefix: str
+    min: int = 1
+    max: int = 10
+
+
+@dataclass
+class AutogrowInput(Input):
+    template: TemplatePrefix | None = None
+
+
 io = SimpleNamespace(
     Custom=Custom,
+    Autogrow=SimpleNamespace(Input=AutogrowInput, TemplatePrefix=TemplatePrefix),
     ControlAfterGenerate=ControlAfterGenerate,
     Int=Custom("INT", NumberInput),
     Float=Custom("FLOAT", NumberInput),
     String=Custom("STRING", StringInput),
+    Boolean=Custom("BOOLEAN", WidgetInput),
     Combo=Custom("COMBO", ComboInput),
     Image=Custom("IMAGE"),
     Mask=Custom("MASK"),
