@@ -106,7 +106,8 @@ def sha256_of(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    data = text.encode("utf-8", "backslashreplace")  # half a pair of surrogates as JSON escapes it
+    write_atomically(path, lambda draft: draft.write_bytes(data))
 
 
 def read_json(path: Path, what: str = "record") -> Any:

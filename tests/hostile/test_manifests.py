@@ -18,7 +18,7 @@ from training.curation.items import MAX_BYTES, Unusable
 from training.curation.sources import SourceSettings, open_source
 from training.inputs import INPUTS, hold_inputs
 from training.metrics.inputs import read_prompts, read_references
-from training.output import SETTINGS, output_folder, write_json
+from training.output import SETTINGS, output_folder, read_json, write_json
 from training.recipe import TrainSettings
 
 from .harness import case, failed, hostile, outcome
@@ -262,3 +262,9 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path):
     with case(), pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {"a": object()})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_half_a_pair_of_surrogates_is_written_and_read_again(tmp_path):
+    with case():
+        write_json(tmp_path / "x.json", {"\ud800": "\udcff é"})
+        assert read_json(tmp_path / "x.json") == {"\ud800": "\udcff é"}
