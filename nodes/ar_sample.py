@@ -1,10 +1,13 @@
 """ARSample: style tokens and a prompt become pictures."""
 
+import torch
 from comfy_api.latest import io
 
+from ..stylear.errors import BadInput
 from . import host, sockets
 
 _AS_CFG = -1.0
+_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 
 
 class ARSample(io.ComfyNode):
@@ -164,11 +167,17 @@ class ARSample(io.ComfyNode):
         style_strength: float = 1.0,
         negative=None,
     ) -> io.NodeOutput:
+        from ..stylear.checks import MAX_SETTING, number, whole
         from ..stylear.drawing import SamplingSettings
         from ..stylear.memory import sampling_bytes
 
-        run, held = host.Run(), host.HostedModel.on(model)
+        run, held, window = host.Run(), host.HostedModel.on(model), _window(window)
+        width, height = whole("width", width, 0, _MANY), whole("height", height, 0, _MANY)
+        batch_size, cfg = whole("batch_size", batch_size, 1, _MANY), number("cfg", cfg, 0, MAX_SETTING)
+        if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
+            raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
         parts, size = held.model, (width or held.model.size, height or held.model.size)
+        style_cfg = number("style_cfg", style_cfg, _AS_CFG, MAX_SETTING)
         style_cfg = None if style_cfg < 0 else style_cfg
         readings = SamplingSettings(cfg, style_cfg=style_cfg).weights(negative is not None)
         memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, len(readings), condition)
@@ -186,7 +195,7 @@ class ARSample(io.ComfyNode):
                 cfg=cfg,
                 top_k=top_k,
                 temperature=temperature,
-                window=window if window == "auto" else int(window),
+                window=window,
                 progress=run.progress,
                 cancelled=run.cancelled,
                 preview=run.preview,
@@ -196,6 +205,16 @@ class ARSample(io.ComfyNode):
                 negative=negative,
             )
         return io.NodeOutput(host.to_output(images))
+
+
+def _window(choice: str) -> int | str:
+    """What the engine takes for a choice of the combo, which an API may have made of anything."""
+    if isinstance(choice, str) and choice == "auto":
+        return choice
+    try:
+        return int(choice)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise BadInput("window is neither auto nor a whole number. Choose one of the list.") from error
 
 
 def _side(name: str) -> io.Int.Input:

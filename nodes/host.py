@@ -15,7 +15,7 @@ from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 
 from ..stylear.errors import BadInput, MissingPart
-from ..stylear.images import to_pil
+from ..stylear.images import is_plain, to_pil
 
 MINI = "mini (bundled)"
 WITH_MODEL = "with the model"
@@ -154,7 +154,7 @@ def locate_model(choice: str) -> str:
     def with_key(name: str) -> str:
         return name if name.startswith(f"{_BASES}/") else f"{FOLDER}/{name}"
 
-    return _locate(with_key(choice), [with_key(name) for name in names], FOLDER, _BASES)
+    return _locate(with_key(_chosen(choice)), [with_key(name) for name in names], FOLDER, _BASES)
 
 
 def locate_part(choice: str, part: str) -> str:
@@ -162,9 +162,16 @@ def locate_part(choice: str, part: str) -> str:
     return _locate(choice, part_choices(part)[1:], FOLDER, _SHARED_FOLDERS[part])
 
 
+def _chosen(choice: object) -> str:
+    """The name that a combo gave; BadInput for what another node put in its place."""
+    if not isinstance(choice, str):
+        raise BadInput(f"A model is chosen by its name, and this is a {type(choice).__name__}. Choose one of the list.")
+    return choice
+
+
 def _locate(choice: str, choices: list[str], *keys: str) -> str:
     """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
-    key, _, name = choice.partition("/")
+    key, _, name = _chosen(choice).partition("/")
     key = key if key in keys and key in folder_paths.folder_names_and_paths else FOLDER
     roots = folder_paths.get_folder_paths(key)
     if choice in choices:
@@ -243,9 +250,12 @@ def offload_device() -> torch.device:
 
 def weights_dtype(choice: str) -> torch.dtype:
     """The dtype named by a combo; "auto" is bfloat16 where the device is good at it, else float32."""
-    if choice == "auto":
+    if isinstance(choice, str) and choice == "auto":
         return torch.bfloat16 if management.should_use_bf16(management.get_torch_device()) else torch.float32
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[choice]
+    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if not isinstance(choice, str) or choice not in known:
+        raise BadInput(f"dtype is not one of auto, {', '.join(known)}. Choose one of these.")
+    return known[choice]
 
 
 @contextmanager
@@ -296,7 +306,7 @@ class Run:
 
 def first_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """The first picture of an IMAGE [B, H, W, C], which may be float16: float32 [H, W, C] on the CPU."""
-    if not isinstance(image, torch.Tensor):
+    if not isinstance(image, torch.Tensor) or not is_plain(image):
         raise BadInput(f"{name} is a {type(image).__name__}, not a picture. Connect an IMAGE to it.")
     if image.ndim != 4 or image.numel() == 0:
         raise BadInput(f"{name} holds no picture: its shape is {tuple(image.shape)}, not [batch, height, width, 3].")
@@ -310,7 +320,7 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     """
     if mask is None:
         return None
-    if not isinstance(mask, torch.Tensor) or mask.ndim < 2:
+    if not isinstance(mask, torch.Tensor) or not is_plain(mask) or mask.ndim < 2:
         raise BadInput("mask is not a mask. Connect a MASK to it.")
     if mask.numel() == 0:
         return None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short
+from typing import TextIO
 
 from .checks import whole
 from .errors import BadInput, StyleARError
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (StyleARError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: Stopped.", file=sys.stderr)
@@ -87,7 +88,7 @@ def generate(options: argparse.Namespace) -> None:
         text.add_text("parameters", json.dumps({**told, "seed": options.seed + index, "batch": 1}))
         with new_file(target, options.overwrite) as draft:
             _to_image(picture).save(draft, format="PNG", pnginfo=text)
-        print(target)
+        say(str(target))
 
 
 def sheet(options: argparse.Namespace) -> None:
@@ -115,7 +116,7 @@ def sheet(options: argparse.Namespace) -> None:
                 progress(sum(map(len, rows)), len(references) * len(options.prompts))
     with new_file(target, options.overwrite) as draft:
         contact_sheet(references, options.prompts, rows).save(draft, format="PNG")
-    print(target)
+    say(str(target))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -123,7 +124,7 @@ def info(options: argparse.Namespace) -> None:
     from .checkpoint.describe import describe
 
     for path in options.paths:
-        print("\n".join(describe(path)))
+        say("\n".join(describe(path)))
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -131,7 +132,7 @@ def convert(options: argparse.Namespace) -> None:
     from .convert import convert as run
 
     for part in run(options.source, options.target, options.overwrite):
-        print(f"{options.target}: {part}")
+        say(f"{options.target}: {part}")
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -147,7 +148,10 @@ def bench(options: argparse.Namespace) -> None:
     else:
         parts = {name: getattr(options, name) for name in ("adapter", "vqgan", "image_encoder")}
         subject = measures.loaded_subject(options.model, parts, device, options.dtype)
-    passes = 0 if options.no_reference else options.reference_passes
+    passes = options.reference_passes
+    if passes is not None:
+        whole("--reference-passes", passes, 0, 2**31 - 1)
+    passes = 0 if options.no_reference else passes
     result = measures.run(
         *(subject, options.windows, settings, batch, passes, options.quantize),
         said=lambda name: print(f"measuring {name}", file=sys.stderr),
@@ -272,6 +276,14 @@ def _parser() -> argparse.ArgumentParser:
     fetched.add_argument("--endpoint", help="a mirror's address (HF_ENDPOINT, or that of huggingface_hub)")
     fetched.add_argument("--offline", action="store_true", help="no network: check what is there by its SHA256SUMS")
     return whole
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print text in which names of files and of weights stand: what would move the cursor is spelled out."""
+    shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+    stream = stream or sys.stdout
+    code = stream.encoding or "utf-8"
+    print(shown.encode(code, "backslashreplace").decode(code), file=stream)
 
 
 def _command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:

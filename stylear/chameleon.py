@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import BadCheckpoint, MissingPart
+from .files import read_text
 from .shapes import check_numbers
 
 _NORM = ("weight", "bias")
@@ -53,7 +54,7 @@ class ChameleonConfig:
         if not path.is_file():
             raise MissingPart(f"No config at {path}: put the base model's config.json there.")
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(read_text(path)))
         except (BadCheckpoint, ValueError, RecursionError) as error:
             raise BadCheckpoint(f"{path}: {error}") from error
 

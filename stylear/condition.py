@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .errors import BadCheckpoint, BadInput, MissingPart
+from .files import to_path
 from .images import Picture, centre_crop, limit_aspect, to_pil, to_rgb
 
 MAX_RATIO = 4
@@ -80,7 +81,7 @@ def load_depth_model(folder: str | PathLike) -> nn.Module:
     Nothing is downloaded and no code of the folder is run. Raises MissingPart where a file is absent,
     BadCheckpoint for another kind of model and for weights that are damaged, missing or not finite.
     """
-    config = Path(folder) / "config.json"
+    config = to_path(folder, "folder") / "config.json"
     if not config.is_file():
         raise MissingPart(
             f"There is no depth model in {folder}. Put config.json and model.safetensors of "

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from .checkpoint import PARTS, open_weights, parts_in, weight_files
 from .errors import BadCheckpoint, BadInput, MissingPart
-from .files import check_new, new_file
+from .files import check_new, new_file, to_path
 
 
 def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> 
     or tokenizer stays where it is. Raises MissingPart, BadCheckpoint or BadInput; a file that is there is
     kept unless `overwrite`.
     """
-    source, target = Path(source), Path(target)
+    source, target = to_path(source), to_path(target)
     if target.suffix != ".safetensors":
         raise BadInput(f"{target} does not end in .safetensors. Give such a name.")
     check_new(target, overwrite)

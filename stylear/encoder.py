@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as short
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ HF_NAMES = {
     "fc2": "c_proj",
 }
 OPEN_CLIP_NAMES = {"transformer.resblocks.": "blocks.", "in_proj_": "in_proj."}
+_LEAST = 1e-6  # of a pixel's mean and deviation; what is smaller ends in no number
 _LAYER = r"blocks\.(\d+)\."
 
 
@@ -58,8 +60,10 @@ class EncoderConfig:
             raise BadCheckpoint(f"Unknown image encoder activation {self.activation!r}. Use a CLIP encoder.")
         check_numbers(self)
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(isinstance(value, int | float) and value > 0 for value in values):
-                raise BadCheckpoint(f"{name} is {values!r} and has to be three numbers above 0. Use CLIP's config.")
+            if len(values) != 3 or not all(isinstance(v, int | float) and _LEAST < v < 1 / _LEAST for v in values):
+                raise BadCheckpoint(
+                    f"{name} is {short(values)}: it has to be three numbers near 0.5. Use CLIP's config."
+                )
         if self.layers < 2 or self.width % self.heads:
             raise BadCheckpoint(f"No image encoder has {self.layers} layers, width {self.width}, {self.heads} heads.")
 
@@ -166,13 +170,13 @@ class ImageEncoder(nn.Module):
         """
         weights = to_own_keys(state_dict)
         config = config or _config_of(weights)
-        with torch.device("meta"):
-            encoder = cls(config)
         if count(_LAYER, weights) != config.layers:
             raise BadCheckpoint(
                 f"The image encoder has {count(_LAYER, weights)} layers but its config says "
                 f"{config.layers}. Give the config that belongs to these weights."
             )
+        with torch.device("meta"):
+            encoder = cls(config)
         wanted = encoder.state_dict()
         for key, expected in wanted.items():
             if key not in weights:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import BadInput, StyleARError
+from .files import to_path
 
 MAX_PIXELS = 8192 * 8192
 # Formats that are pixels only; PIL also knows EPS, which starts a program.
@@ -33,11 +34,12 @@ def open_image(path: str | PathLike) -> Image.Image:
     Raises BadInput for a file that is absent, not one of FORMATS, truncated, or above MAX_PIXELS (the size is
     checked before any pixel is decoded).
     """
-    path = Path(path)
+    path = to_path(path, "picture")
     if not path.is_file():
         raise BadInput(f"There is no picture at {path}. Give the path of an image file.")
     formats = [name for name in FORMATS if name in Image.registered_extensions().values()]
-    with _decoding(path.name), Image.open(path, formats=formats) as image:
+    # As an open file: by its name Pillow maps a TIFF into memory, and turns it into noise where it is rotated.
+    with _decoding(path.name), path.open("rb") as file, Image.open(file, formats=formats) as image:
         return to_pil(image, name=path.name)
 
 
@@ -147,7 +149,7 @@ def _to_array(picture: Tensor, name: str) -> np.ndarray:
     if not is_plain(picture):
         kind = f"{picture.layout}, {picture.dtype}, on {picture.device}"
         raise BadInput(f"The {name} is a tensor of another kind ({kind}). Give a dense one.")
-    picture = picture.detach().cpu()
+    picture = picture.detach().cpu().resolve_neg()
     return (picture.float() if picture.is_floating_point() else picture).numpy()
 
 

@@ -28,7 +28,8 @@ from .condition import condition_pixels
 from .drawing import SamplingSettings
 from .encoder import ImageEncoder
 from .errors import BadCheckpoint, BadInput, MissingPart
-from .images import Picture, to_mask, to_rgb
+from .files import to_path
+from .images import Picture, is_plain, to_mask, to_rgb
 from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
 from .preview import Growing
@@ -72,6 +73,12 @@ class StyleAR:
         self.pace, self.quantized = Pace(), None
         self.grid = LATENTS_PER_GRID * vqgan.downsampling
         self.size = size or self.grid * min(RELEASED_STEPS, vocabulary.max_grid)
+        largest = self.grid * vocabulary.max_grid
+        if not self.grid <= self.size <= largest:
+            raise BadCheckpoint(
+                f"The base says it draws {self.size} pixels and has tokens for {self.grid} to {largest}: "
+                "use the config.json that belongs to the weights."
+            )
         made, read = resampler.config.output, resampler.config.features
         _agree("the adapter makes tokens of width", made, "the base reads", base.config.hidden_size)
         _agree("the adapter reads features of width", read, "the encoder makes", image_encoder.config.width)
@@ -388,7 +395,12 @@ class StyleAR:
             )
         if condition is None:
             return limit - taken
-        if not (isinstance(condition, Tensor) and condition.dtype == torch.int64 and condition.ndim == 2):
+        if not (
+            isinstance(condition, Tensor)
+            and condition.dtype == torch.int64
+            and condition.ndim == 2
+            and is_plain(condition)
+        ):
             raise BadInput("The condition is not what encode_condition returns. Encode the map with it.")
         return limit - taken + _tokens(*(side // LATENTS_PER_GRID for side in condition.shape))
 
@@ -431,8 +443,7 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
 
 def _check_paths(**places: str | PathLike) -> None:
     for name, place in places.items():
-        if not isinstance(place, str | PathLike) or not str(place):
-            raise BadInput(f"{name} is {place!r}. Give a path, or the name mini as base.")
+        to_path(place, name)
 
 
 def _check_style(style: StyleTokens) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from .checks import MAX_SETTING, SEEDS, number, whole
 from .errors import BadCheckpoint, BadInput, MissingPart
-from .files import new_file
+from .files import new_file, to_path
 from .images import Picture, is_plain, to_rgb
 
 KIND = {"kind": "style tokens", "version": 1}
@@ -79,7 +78,7 @@ class StyleTokens:
 
         Raises MissingPart if it is absent, BadCheckpoint if it is another kind of file or of another version.
         """
-        path = Path(path)
+        path = to_path(path)
         if not path.is_file():
             raise MissingPart(f"There is no style file at {path}. Save one with StyleTokens.save.")
         try:
@@ -91,7 +90,7 @@ class StyleTokens:
                 if kinds != {"F32"}:
                     raise BadInput(f"Its numbers are {sorted(kinds)}, not F32")
                 return cls(**{key: file.get_tensor(key) for key in keys})
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise BadCheckpoint(
                 f"{path} is not a saved style of this version. Give a file from StyleTokens.save. ({error})"
             ) from error

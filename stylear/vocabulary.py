@@ -4,14 +4,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 
 import torch
 from tokenizers import Tokenizer
 
 from .errors import BadCheckpoint, BadInput, MissingPart
+from .files import read_text
 
 STYLE_TOKENS = 16
 LATENTS_PER_GRID = 2
+MAX_TEXT = 100_000  # characters of a prompt, far above what any model has positions for
+MAX_IDS = 2**20
 
 _STYLE_MARK = "*"
 _OPENING = "Instant style Generation. Given image style is {style}. "
@@ -42,10 +46,13 @@ class Vocabulary:
         """Read the text of a `tokenizer.json`; BadCheckpoint if it is not one or lacks a token."""
         try:
             spec = json.loads(tokenizer_json)
-            added = {token["content"]: token["id"] for token in spec.get("added_tokens") or ()}
-            self._ids: dict[str, int] = {**spec["model"]["vocab"], **added}
+            words, added = spec["model"]["vocab"], spec.get("added_tokens") or ()
+            self._ids: dict[str, int] = {**words, **{token["content"]: token["id"] for token in added}}
+            _check_ids(spec, [*words.values(), *self._ids.values()])
             # Without added tokens, a special token spelled out in a prompt is ordinary text.
-            self._tokenizer = Tokenizer.from_str(json.dumps({**spec, "added_tokens": [], "post_processor": None}))
+            plain = {"added_tokens": [], "post_processor": None, "padding": None, "truncation": None}
+            model = {**spec["model"], "dropout": None}
+            self._tokenizer = Tokenizer.from_str(json.dumps({**spec, **plain, "model": model}))
         except Exception as error:  # tokenizers raises a bare Exception
             raise BadCheckpoint(f"This is not a Hugging Face tokenizer.json: {error}") from error
         self.bos = self._id("<s>")
@@ -56,7 +63,9 @@ class Vocabulary:
         self.code_ids = torch.tensor(self._run(code_name), dtype=torch.int64)
         self._grid_ids = self._run(grid_name, start=1)
         self.max_grid = len(self._grid_ids)
-        self.size = max(self._ids.values()) + 1
+        self.size = max(max(words.values()), *self._ids.values()) + 1
+        if len(set(self.code_ids.tolist())) < len(self.code_ids):
+            raise BadCheckpoint("Two picture codes of this tokenizer.json are one token: use the base model's.")
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Vocabulary":
@@ -65,7 +74,7 @@ class Vocabulary:
         if not path.is_file():
             raise MissingPart(f"No tokenizer at {path}: put the base model's tokenizer.json there.")
         try:
-            return cls(path.read_text(encoding="utf-8"))
+            return cls(read_text(path))
         except (BadCheckpoint, UnicodeDecodeError) as error:
             raise BadCheckpoint(f"{path}: {error}") from error
 
@@ -76,13 +85,19 @@ class Vocabulary:
         return self._grid_ids[n - 1]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ordinary text; nothing in it is read as a special token."""
+        """Ids of ordinary text of up to MAX_TEXT characters; nothing in it is read as a special token."""
         if not isinstance(text, str):
             raise BadInput(f"A prompt is text, and this is {type(text).__name__}: pass a string.")
+        if len(text) > MAX_TEXT:
+            raise BadInput(f"The prompt has {len(text)} characters and there is room for {MAX_TEXT}: shorten it.")
         try:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeError) as error:
             raise BadInput(f"The prompt has characters that are not valid Unicode: {error}") from error
+        except BaseException as error:  # tokenizers ends in a bare Exception, and its panics are not even that
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise BadCheckpoint(f"The tokenizer cannot read this text: use the base model's. ({error})") from error
+            raise
 
     def prompt(
         self,
@@ -149,6 +164,15 @@ class Vocabulary:
         while name_of(start + len(ids)) in self._ids:
             ids.append(self._ids[name_of(start + len(ids))])
         return ids
+
+
+def _check_ids(spec: dict, ids: list) -> None:
+    """ValueError for what no tokenizer.json of a Chameleon is: it could give ids that are none, or swell text up."""
+    if spec["model"].get("type", "BPE") != "BPE" or spec.get("normalizer") is not None:
+        raise ValueError("it is no plain BPE, or has a normalizer")
+    wrong = [token for token in ids if type(token) is not int or not 0 <= token < MAX_IDS]
+    if wrong:
+        raise ValueError(f"{short(wrong[0])} is no id of a token")
 
 
 def code_name(code: int) -> str:

@@ -1,9 +1,10 @@
-"""Fixtures every room shares: the recorded official run, and tiny random checkpoints."""
+"""Fixtures every room shares: the recorded official run, and the pack as ComfyUI opens it."""
 
 import json
 from pathlib import Path
 
 import pytest
+from comfy_pack import comfy, errors, extension, host, models, nodes, pack  # noqa: F401
 from golden_data import unpack
 
 

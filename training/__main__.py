@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from stylear.__main__ import say
 from stylear.errors import StyleARError
 
 from . import stages
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind, start = command.load()
         changes = [*given.changes, *more, *(["quick=true"] if quick else [])]
         if summary := start(read_settings(kind, given.config or file, changes)):
-            print(summary)
+            say(summary)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except (StyleARError, OSError, FloatingPointError, SafetensorError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)

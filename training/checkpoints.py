@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from stylear.errors import BadCheckpoint, BadInput
+from stylear.files import is_plain_name
 from stylear.lora import from_peft
 
 from .output import read_json, write_json
@@ -92,11 +93,26 @@ def read_progress(state: Path) -> Progress:
     remedy = f"Delete {state} to start again."
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise BadInput(f"{state} is not a state of this version. {remedy}")
-    for name, size in found.pop("files").items():
+    files = found.pop("files", None)
+    if not isinstance(files, dict) or not all(map(is_plain_name, files)):
+        raise BadInput(f"{state / PROGRESS} is damaged. {remedy}")
+    for name, size in files.items():
         if not (state / name).is_file() or (state / name).stat().st_size != size:
             raise BadInput(f"{state / name} is not the {size} bytes that were written. {remedy}")
     found.pop("inputs", None)  # where they were written down before there was inputs.json
-    return Progress(**found)
+    try:
+        progress = Progress(**found)
+    except TypeError as error:
+        raise BadInput(f"{state / PROGRESS} is damaged. {remedy}") from error
+    lists = isinstance(progress.losses, list) and isinstance(progress.held_out, list)
+    if (
+        type(progress.step) is not int
+        or progress.step < 0
+        or not isinstance(progress.seconds, int | float)
+        or not lists
+    ):
+        raise BadInput(f"{state / PROGRESS} is damaged. {remedy}")
+    return progress
 
 
 def load_state(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -13,9 +13,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from stylear.errors import BadInput
+from stylear.files import to_path
 
 CONFIGS = Path(__file__).parent / "configs"
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 20  # parts of a key
 
 
 class Settings(BaseModel):
@@ -80,16 +82,23 @@ def describe(kind: type[S], settings: S | None = None, prefix: str = "") -> Iter
             yield from describe(inner, given, f"{prefix}{name}[]." if many else f"{prefix}{name}.")
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain data only: no aliases, and of the plain words only YAML 1.2's null, true, false and numbers."""
-
-    yaml_implicit_resolvers: dict = {}
+class PlainLoader(yaml.SafeLoader):
+    """Plain data only, without aliases, which swell, and tags, at which PyYAML ends in nearly any error."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            at = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write the value out", problem_mark=at)
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            told = "aliases (*name) are not read; write the value out"
+            raise yaml.MarkedYAMLError(problem=told, problem_mark=event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem="tags (!name) are not read; leave it out", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
+
+
+class _Loader(PlainLoader):
+    """Of the plain words only YAML 1.2's null, true, false and numbers."""
+
+    yaml_implicit_resolvers: dict = {}
 
 
 for _tag, _pattern in {
@@ -102,6 +111,7 @@ for _tag, _pattern in {
 
 
 def _read(file: Path) -> str:
+    to_path(file, "settings")
     try:
         if file.exists() and not file.is_file():
             raise BadInput(f"The settings {file} are no file: give a YAML file.")
@@ -118,7 +128,7 @@ def _split(change: str) -> tuple[tuple[str, ...], Any]:
     """The path and the value of `part.key=value`."""
     key, sign, text = change.partition("=")
     where = tuple(key.split("."))
-    if not sign or not all(where):
+    if not sign or not all(where) or len(where) > MAX_DEPTH:
         raise BadInput(f"{brief(change)} is no setting: write key=value.")
     found, _ = _parse(f"x: {text}", brief(change))
     if found.keys() != {"x"}:
@@ -223,7 +233,10 @@ def _inside(annotation: Any) -> tuple[type[Settings] | None, bool]:
 
 def brief(value: Any) -> str:
     """A value in one line of an error, cut off after 80 characters."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # nested without end, or a number of thousands of digits
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

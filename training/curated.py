@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from stylear.errors import BadInput
+from stylear.files import is_plain_name
 
+from .curation.items import MAX_BYTES, Kind
 from .curation.shards import FORMAT, MANIFEST
+from .curation.tars import FAILURES
 from .output import read_json, sha256_of
 
+KINDS = get_args(Kind)
 KEY = re.compile(r"\d{5}-\d{6}")
 
 
@@ -44,6 +48,9 @@ class Curated:
         found = read_json(path, "manifest")
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise BadInput(f"{path} is not of format {FORMAT}: delete {path.parent} and run curate again.")
+        shards = found.get("shards")
+        if not isinstance(found.get("sha256"), str) or not isinstance(shards, list) or not all(map(_is_shard, shards)):
+            raise BadInput(f"{path} is damaged: bring it back, or delete {path.parent} and run curate again.")
         return found
 
     def records(self, shard: str) -> Iterator[Record]:
@@ -59,11 +66,11 @@ class Curated:
             wrong = "damaged or another one" if path.is_file() else "missing"
             raise BadInput(f"The shard {path} is {wrong}: bring it back, or delete {self.folder} and run curate again.")
         try:
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, "r:") as tar:
                 while (picture := tar.next()) is not None:
                     yield _record(tar, picture, tar.next())
                     tar.members.clear()  # tarfile remembers every member it has seen
-        except (tarfile.TarError, AttributeError, KeyError, ValueError) as error:
+        except (*FAILURES, AttributeError, LookupError, TypeError, RecursionError) as error:
             raise BadInput(f"The shard {path} is no shard of curate: run it again. ({error})") from error
 
 
@@ -71,6 +78,15 @@ def _record(tar: tarfile.TarFile, picture: tarfile.TarInfo, about: tarfile.TarIn
     key = picture.name.partition(".")[0]
     if not KEY.fullmatch(key) or about.name != f"{key}.json":
         raise ValueError(f"member {picture.name}")
+    if max(picture.size, about.size) > MAX_BYTES or not (picture.isreg() and about.isreg()):
+        raise ValueError(f"member {picture.name} of {picture.size} bytes")
     data = tar.extractfile(picture).read()
     found = json.loads(tar.extractfile(about).read())
-    return Record(key, found["kind"], found["caption"], data, found["source"])
+    texts = found["kind"], found["caption"], found["source"]
+    if texts[0] not in KINDS or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"member {about.name} is no record")
+    return Record(key, *texts[:2], data, texts[2])
+
+
+def _is_shard(shard: Any) -> bool:
+    return isinstance(shard, dict) and is_plain_name(shard.get("file")) and isinstance(shard.get("sha256"), str)

@@ -16,8 +16,9 @@ import torch
 import yaml
 
 from stylear.errors import BadInput
+from stylear.files import to_path
 
-from .config import Settings, brief
+from .config import PlainLoader, Settings, brief
 from .loop import write_atomically
 
 SETTINGS = "settings.yaml"
@@ -33,7 +34,7 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
     refused. One with nothing but settings takes others: a run that wrote nothing has begun nothing. In a run of
     several processes only the first calls this.
     """
-    lock = filelock.FileLock(folder / ".lock")
+    lock = filelock.FileLock(to_path(folder, "out") / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -67,7 +68,7 @@ def _check_command(file: Path, command: str) -> None:
 
 def _read_yaml(file: Path) -> dict:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = PlainLoader(file.read_text(encoding="utf-8")).get_single_data()
     except (OSError, yaml.YAMLError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from stylear.errors import BadInput
+from stylear.files import is_plain_name
 from stylear.images import FORMATS, to_pil
 
 from .loop import write_atomically
@@ -197,10 +198,16 @@ class TokenSet:
             path = self.folder / shard["file"]
             if not self._checked and sha256_of(path) != shard["sha256"]:
                 raise BadInput(f"{path} is not what was written there (other SHA-256): delete it and {self._again}.")
-            for offset, batch in _batches(path):
-                places.append((number, offset, first))
-                columns.append(_columns(batch))
-                first += batch.num_rows
+            before = first
+            try:
+                for offset, batch in _batches(path):
+                    places.append((number, offset, first))
+                    columns.append(_columns(batch))
+                    first += batch.num_rows
+            except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+                raise BadInput(f"{path} is no shard of tokens: delete it and {self._again}. ({error})") from error
+            if first - before != shard["records"]:
+                raise BadInput(f"{path} has other records than {INDEX} says: delete it and {self._again}.")
         self._checked = True
         return _Table(*np.array(places, np.int64).reshape(-1, 3).T, *map(np.concatenate, zip(*columns, strict=True)))
 
@@ -233,23 +240,28 @@ class TokenSet:
         path = self.folder / self.index["shards"][table.shard[place]]["file"]
         row = _batch(path, table.offset[place])[0].slice(int(i - table.first[place]), 1)
         text = {name: row[name][0].as_py() for name in ("key", "kind", "caption", "condition")}
-        features = row["features"][0].as_py()
-        return Example(
-            **text,
-            codes=_grid(row, ""),
-            encoded=row["picture"][0].as_py(),
-            features=None if features is None else np.frombuffer(features, np.float16).reshape(self.features).copy(),
-            condition_codes=_grid(row, "condition_") if text["condition"] else None,
-        )
+        try:
+            encoded, features = row["picture"][0].as_py(), _features(row["features"][0].as_py(), self.features)
+            if text["kind"] not in KINDS or text["condition"] not in ("", *CONDITIONS):
+                raise ValueError("another kind or condition")
+            if None in (*text.values(), encoded):
+                raise ValueError("an empty cell")
+            codes = _grid(row, "", self.codes)
+            condition_codes = _grid(row, "condition_", self.codes) if text["condition"] else None
+            return Example(**text, codes=codes, encoded=encoded, features=features, condition_codes=condition_codes)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadInput(f"{path}: record {i} is damaged: delete it and run tokenize again. ({error})") from error
 
 
 def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The record batches of a shard, each with the byte it begins at."""
+    """The record batches of a shard, each with the byte it begins at. Errors of pyarrow, and ValueError."""
     with pa.memory_map(str(path)) as file:
-        pa.ipc.read_message(file)  # the schema
+        if pa.ipc.read_schema(pa.ipc.read_message(file)) != SCHEMA:
+            raise ValueError("other columns")
         offset, end = file.tell(), file.size() - _END
     while offset < end:
         batch, after = _batch(path, offset)
+        batch.validate(full=True)  # places that lead out of the file would be read later
         yield offset, batch
         offset = after
 
@@ -278,7 +290,27 @@ def _checked_index(path: Path) -> dict[str, Any]:
     known = ("shards", "records", "codes", "vqgan", "features", "settings", "provenance", "sha256")
     if not isinstance(index, dict) or index.get("format") != FORMAT or any(key not in index for key in known):
         raise BadInput(f"{path} is not of format {FORMAT}: make it again with tokenize.")
+    shards, features = index["shards"], index["features"]
+    whole = isinstance(shards, list) and all(map(_is_shard, shards)) and isinstance(index["sha256"], str)
+    whole = whole and all(isinstance(index[name], dict) for name in ("settings", "provenance"))
+    whole = whole and isinstance(index["settings"].get("model", {}), dict) and isinstance(index["vqgan"], str)
+    whole = whole and isinstance(index["provenance"].get("command"), str)
+    sides = (
+        isinstance(features, list) and len(features) == 2 and all(type(n) is int and 0 < n < 1 << 20 for n in features)
+    )
+    if not whole or not (features is None or sides) or type(index["codes"]) is not int:
+        raise BadInput(f"{path} is damaged: make it again with tokenize.")
+    if index["records"] != sum(shard["records"] for shard in shards):
+        raise BadInput(f"{path} counts other records than its shards have: make it again with tokenize.")
     return index
+
+
+def _is_shard(shard: Any) -> bool:
+    """Whether an entry of the index says what is needed, of a file beside it."""
+    if not isinstance(shard, dict) or not is_plain_name(shard.get("file")):
+        return False
+    counts = all(type(shard.get(name)) is int and shard[name] >= 0 for name in ("bytes", "records"))
+    return counts and isinstance(shard.get("sha256"), str)
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -300,6 +332,17 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def _grid(row: pa.RecordBatch, prefix: str) -> np.ndarray:
+def _features(data: bytes | None, shape: Sequence[int] | None) -> np.ndarray | None:
+    """Features float16 of a record; ValueError where they are not of the index's shape, or only one of them has any."""
+    if (data is None) != (shape is None):
+        raise ValueError("features where there are none, or none")
+    return None if data is None else np.frombuffer(data, np.float16).reshape(shape).copy()
+
+
+def _grid(row: pa.RecordBatch, prefix: str, count: int) -> np.ndarray:
+    """Codes int64 [h, w] of a record; ValueError where they are not height x width of 0..count - 1."""
     height, width = (row[prefix + name][0].as_py() for name in ("height", "width"))
-    return row[prefix + "codes"][0].values.to_numpy().astype(np.int64).reshape(height, width)
+    codes = row[prefix + "codes"][0].values.to_numpy().astype(np.int64)
+    if height < 1 or width < 1 or codes.size != height * width or codes.max() >= count:
+        raise ValueError(f"codes that are not {height} x {width} below {count}")
+    return codes.reshape(height, width)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..encoder import to_own_keys
 from ..errors import BadCheckpoint, MissingPart
+from ..files import to_path
 from ..lora import from_peft, lora_rank, lora_targets
 from ..resampler import ResamplerConfig
 from ..shapes import count, sizes
@@ -21,7 +22,7 @@ def describe(path: str | Path) -> list[str]:
 
     Raises MissingPart if there is nothing there, BadCheckpoint if a given file is damaged.
     """
-    path = Path(path)
+    path = to_path(path)
     if not path.is_dir():
         return _lines(open_weights(path))
     lines = []

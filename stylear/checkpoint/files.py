@@ -1,20 +1,27 @@
 """Weight files on disk: what tensors they hold, and reading those without ever running what a file says."""
 
+import io
 import json
 import pickle
+import pickletools
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import BadCheckpoint, MissingPart
+from ..files import is_plain_name, read_text, to_path
+from ..images import is_plain
 
 PICKLES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
+_BEFORE_WEIGHTS = 5  # pickles in a file of torch.save's older layout: mark, version, machine, tensors, their names
+_TIED = 2  # times the bytes of a file that its tensors may have together: a head may share the embeddings' memory
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ def open_weights(path: str | Path) -> WeightFile:
 
     Raises MissingPart if it or a shard is absent, BadCheckpoint if it is damaged or something else.
     """
-    path = Path(path)
+    path = to_path(path)
     if not path.is_file():
         raise MissingPart(f"There is no file {path}. Check the path, or download the file again.")
     head = _head(path)
@@ -63,8 +70,11 @@ def open_weights(path: str | Path) -> WeightFile:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(32)
+    try:
+        with path.open("rb") as file:
+            return file.read(32)
+    except OSError as error:
+        raise BadCheckpoint(f"{path} cannot be read: {error}. Check who may read it, or give another.") from error
 
 
 def _open_tensors(path: Path) -> WeightFile:
@@ -99,7 +109,7 @@ def weight_files(folder: Path) -> tuple[list[WeightFile], list[BadCheckpoint | M
 def read_json(path: Path) -> dict:
     """A small JSON file's object. BadCheckpoint if it is something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path} is not JSON. Download it again. ({error})") from error
     if not isinstance(content, dict):
@@ -118,15 +128,20 @@ def _open_safetensors(path: Path) -> WeightFile:
 
 
 def _open_pickle(path: Path) -> WeightFile:
-    mapped = zipfile.is_zipfile(path) and path.suffix != ".safetensors"  # torch would go by that name
+    zipped = zipfile.is_zipfile(path)
+    mapped = zipped and path.suffix != ".safetensors"  # torch would go by that name
     try:
         with path.open("rb") as file:
+            _check_claims(path, file, zipped)
+            file.seek(0)
             content = torch.load(path if mapped else file, "cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
             f"{path} holds more than weights, or is damaged, and is not opened: such a file can run code. "
             "Use a safetensors version of it."
         ) from error
+    except BadCheckpoint:
+        raise
     except Exception as error:  # flipped bits alone end torch's reader in a dozen kinds of error
         raise BadCheckpoint(f"{path} is damaged or incomplete. Download it again. ({error!r})") from error
     for _ in range(2):  # a trainer's wrapping may be wrapped once more
@@ -137,9 +152,34 @@ def _open_pickle(path: Path) -> WeightFile:
     if not tensors:
         raise BadCheckpoint(f"{path} has no named weights in it. Give a checkpoint's state dict.")
     for key, value in tensors.items():
-        if value.is_quantized or value.layout is not torch.strided or value.is_meta:
+        if not is_plain(value):
             raise BadCheckpoint(f"{path} has {key} quantised, sparse or without numbers. Save it as plain floats.")
+    if sum(value.nbytes for value in tensors.values()) > _TIED * path.stat().st_size:
+        raise BadCheckpoint(f"{path} says its tensors are larger than it is. Do not use this download.")
     return WeightFile(path, {key: value.to("meta") for key, value in tensors.items()}, pickled=tensors)
+
+
+def _check_claims(path: Path, file: BinaryIO, zipped: bool) -> None:
+    """BadCheckpoint for what takes memory at will though it runs nothing: squeezed members, and bytearray(size)."""
+    if not zipped:
+        pickles = [file] * _BEFORE_WEIGHTS
+    else:
+        archive = zipfile.ZipFile(file)
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise BadCheckpoint(f"{path} unpacks to more than it is. Do not use this download.")
+        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        pickles = [io.BytesIO(archive.read(name)) for name in names]
+    for stream in pickles:
+        if any("bytearray" in text for text in _texts(stream)):
+            raise BadCheckpoint(f"{path} asks for memory that is no tensor's. Do not use this download.")
+
+
+def _texts(stream: BinaryIO) -> Iterator[str]:
+    """What a pickle says in words, names of functions among them, up to its end or to where it is damaged."""
+    try:
+        yield from (argument for _, argument, _ in pickletools.genops(stream) if isinstance(argument, str))
+    except Exception:  # as with torch's reader, which then tells
+        return
 
 
 def _open_index(path: Path) -> WeightFile:
@@ -165,7 +205,7 @@ def weight_map(path: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise BadCheckpoint(f"{path} lists no weights. Download it again.")
     for name in places.values():
-        if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
+        if not is_plain_name(name):
             raise BadCheckpoint(f"{path} points outside its folder, to {name!r}. Do not use this download.")
     return places
 

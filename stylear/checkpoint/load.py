@@ -67,7 +67,7 @@ def load_base(
 def trained_size(place: str | Path | Place) -> int | None:
     """Side in pixels of the pictures a base was trained on: {"stylear": {"size": 64}} in config.json."""
     size = _ours(place).get("size")
-    return size if isinstance(size, int) and size > 0 else None
+    return size if type(size) is int and size > 0 else None
 
 
 def is_merged(place: str | Path | Place) -> bool:
@@ -241,7 +241,7 @@ def _peft_scaling(path: Path) -> float:
         raise BadCheckpoint(f"This PEFT adapter uses {', '.join(refused)}. Train it as plain LoRA.")
     try:
         alpha, rank = float(config["lora_alpha"]), float(config["r"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadCheckpoint(f"{path} does not say lora_alpha and r. Save the adapter again.") from error
     if not rank > 0:
         raise BadCheckpoint(f"{path} does not say lora_alpha and r above 0. Save the adapter again.")
@@ -261,5 +261,5 @@ def _encoder_config(metadata: Mapping[str, str], folder: Path, weights: Mapping[
         if open_clip:
             configs.append(EncoderConfig.from_open_clip_config(open_clip))
         return next((config for config in configs if config.width == width), None)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadCheckpoint(f"The image encoder's config cannot be read. Download it again. ({error!r})") from error

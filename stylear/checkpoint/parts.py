@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import BadCheckpoint, MissingPart, StyleARError
+from ..files import to_path
 from .files import WeightFile, open_weights, weight_files
 
 
@@ -135,7 +136,7 @@ class Place:
     @classmethod
     def of(cls, place: "str | Path | Place") -> "Place":
         """The place at a path; a place stays what it is."""
-        return place if isinstance(place, Place) else cls(Path(place))
+        return place if isinstance(place, Place) else cls(to_path(place))
 
     @property
     def folder(self) -> "Place":

@@ -1,15 +1,13 @@
 """What the node tests share: where things are, and an engine that only remembers."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from comfy_pack import FAKE, PACK_NAME, ROOT
 
 from stylear.images import to_rgb
 
-ROOT = Path(__file__).parents[2]
-FAKE = Path(__file__).parent / "fake_comfy"
-PACK_NAME = "custom_nodes_x_stylear_pack"  # ComfyUI makes the name up from the folder; ours must not matter
+__all__ = ["FAKE", "PACK_NAME", "ROOT", "StubEngine"]
 
 
 class StubEngine:

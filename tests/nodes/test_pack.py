@@ -66,11 +66,11 @@ spec.loader.exec_module(pack)
 asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
 heavy = {"transformers", "open_clip", "segment_anything", "tokenizers", "cv2", "torchvision", "scipy"}
 engine = {name.partition(".stylear.")[2] for name in sys.modules if name.startswith("pack.stylear.")}
-sys.exit(", ".join((heavy & set(sys.modules)) | (engine - {"errors", "images"})) or 0)
+sys.exit(", ".join((heavy & set(sys.modules)) | (engine - {"errors", "files", "images"})) or 0)
 """
 
 
-def test_opening_the_pack_imports_no_heavy_library_and_of_the_engine_only_errors_and_pictures():
+def test_opening_the_pack_imports_no_heavy_library_and_of_the_engine_only_errors_files_and_pictures():
     command = [sys.executable, "-c", OPEN_AND_NAME_HEAVY_IMPORTS, str(FAKE), str(ROOT / "__init__.py")]
     environment = {**os.environ, "FAKE_COMFY_BASE": str(FAKE)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603

@@ -128,4 +128,8 @@ def pick_column(columns: Sequence[str], given: str | None, usual: Sequence[str],
 
 def shown(name: str | bytes) -> str:
     """A file's name as text that can be written to JSON, whatever bytes it has."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        name = os.fsencode(name)
+    except UnicodeEncodeError:  # half a pair of surrogates, as JSON can hold
+        name = name.encode("utf-8", "backslashreplace")
+    return name.decode("utf-8", "backslashreplace")

@@ -12,7 +12,7 @@ from .items import CAPTIONS, MAX_BYTES, Item, Unusable, broken, shown, tidy_capt
 from .sources import Files
 
 MAX_TEXT = 1 << 20  # bytes of a caption's file
-FAILURES = (tarfile.TarError, OSError, EOFError, ValueError)  # what reading a damaged tar raises
+FAILURES = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError)  # what reading a damaged tar raises
 
 
 class Tars(Files):

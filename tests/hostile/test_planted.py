@@ -1,0 +1,238 @@
+"""A defect planted in each family is caught by the very check that the family's cases go through."""
+
+import contextlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from comfy_pack import PACK_NAME
+from PIL import Image, ImageOps
+
+from stylear import StyleAR, checks, drawing, encoder, files, images, lora, pipeline, vocabulary
+from stylear.checkpoint import files as weights
+from stylear.checkpoint import load
+from training import config, curated, tokens
+
+from . import (
+    harness,
+    test_command_line,
+    test_folders,
+    test_invariants,
+    test_lora,
+    test_manifests,
+    test_node_inputs,
+    test_paths,
+    test_pickles,
+    test_pictures,
+    test_safetensors,
+    test_settings,
+    test_shards,
+    test_tokenizer,
+    test_workflows,
+)
+from .graphs import Graphs
+
+
+@contextlib.contextmanager
+def caught(*kinds: type[BaseException]):
+    """The check inside has to fail: with an AssertionError of its own, or with the raw error of the defect."""
+    with pytest.raises((AssertionError, *kinds)):
+        yield
+
+
+def test_a_pickle_loaded_without_the_guard(tmp_path, monkeypatch):
+    def unguarded(file, *args, **options):
+        return pickle.loads(Path(getattr(file, "name", file)).read_bytes())
+
+    content = {"state_dict": {"x": test_pickles.payload("open", tmp_path / "witness")}}
+    data = test_pickles.contained(content, "plain pickle")
+    test_pickles.check_nothing_runs(tmp_path, data, "vqgan.ckpt")
+    monkeypatch.setattr(torch, "load", unguarded)
+    with caught():
+        test_pickles.check_nothing_runs(tmp_path, data, "vqgan.ckpt")
+
+
+def test_a_pickle_whose_claims_are_believed(tmp_path, monkeypatch):
+    data = test_pickles.contained({"latents": torch.zeros(1).expand(1 << 20)}, "zip")
+    test_pickles.check_bytes(tmp_path, data, "image_proj.pth")
+    monkeypatch.setattr(weights, "_TIED", 1 << 40)
+    with caught():
+        test_pickles.check_bytes(tmp_path, data, "image_proj.pth")
+
+
+def test_weights_that_are_not_looked_at_for_nan(tmp_path, monkeypatch):
+    bundle = tiny.write_bundle(tmp_path)
+    test_safetensors.check_change(bundle, "resampler", 0, "nan", ())
+    monkeypatch.setattr(load, "_check_finite", lambda *_: None)
+    with caught():
+        test_safetensors.check_change(bundle, "resampler", 0, "nan", ())
+
+
+def test_a_size_without_a_bound(tmp_path, monkeypatch):
+    bundle = tiny.write_bundle(tmp_path)
+    content = tiny.BASE_CONFIG | {"num_hidden_layers": 2.0}
+    test_folders.check_config(bundle / "base", "config.json", content, load.load_base)
+    monkeypatch.setattr("stylear.chameleon.check_numbers", lambda config: None)
+    with caught(TypeError):
+        test_folders.check_config(bundle / "base", "config.json", content, load.load_base)
+
+
+def test_a_tokenizer_whose_ids_are_not_checked(monkeypatch):
+    spec = test_tokenizer.WHOLE | test_tokenizer.RULES["an id past the table"]
+    test_tokenizer.check(json.dumps(spec), "a cat")
+    monkeypatch.setattr(vocabulary, "_check_ids", lambda *_: None)
+    with caught(TypeError, OverflowError):
+        test_tokenizer.check(json.dumps(spec), "a cat")
+
+
+def test_a_lora_folded_in_place(monkeypatch):
+    lora_state = tiny.lora_state()
+    test_lora.check_fold(lora_state)
+
+    def in_place(state, given):
+        for name, (a, b) in lora.pairs(given).items():
+            state[f"{name}.weight"] += (a @ b).T
+        return state
+
+    monkeypatch.setattr(test_lora, "fold", in_place)
+    monkeypatch.setattr(test_lora, "BASE", tiny.base_state())
+    with caught():
+        test_lora.check_fold(lora_state)
+
+
+def test_yaml_that_takes_numbers_that_are_none(tmp_path, monkeypatch):
+    kind = config.ModelPaths
+    (tmp_path / "x.yaml").write_text("base: !!int ''")
+    test_settings.check(kind, tmp_path / "x.yaml")
+    monkeypatch.setattr(config.PlainLoader, "compose_node", config.yaml.SafeLoader.compose_node)
+    with caught(IndexError):
+        test_settings.check(kind, tmp_path / "x.yaml")
+
+
+def test_a_shard_whose_codes_are_not_checked(tmp_path, monkeypatch):
+    folder = test_shards.write_tokens(tmp_path / "whole", 5, features=True)
+    test_shards.check(folder)
+
+    def unchecked(row, prefix, count):
+        return np.full((4, 4), count)
+
+    monkeypatch.setattr(tokens, "_grid", unchecked)
+    with caught():
+        test_shards.check(folder)
+
+
+def test_a_manifest_that_may_name_any_file(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "outside.tar").write_bytes(test_manifests.SHARD)
+    manifest = test_manifests.manifest_of(test_manifests.SHARD)
+    manifest["shards"][0]["file"] = "../outside.tar"
+    (tmp_path / "in" / "manifest.json").write_text(json.dumps(manifest))
+    assert harness.failed(harness.outcome(test_manifests.curated, tmp_path / "in"))
+    monkeypatch.setattr(curated, "is_plain_name", lambda name: True)
+    with caught():
+        assert harness.failed(harness.outcome(test_manifests.curated, tmp_path / "in"))
+
+
+def test_a_rotation_that_is_applied_to_half_the_readers(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[test_pictures.ORIENTATION] = 6
+    Image.new("RGB", (3, 5)).save(tmp_path / "x.jpg", exif=exif)
+    data = (tmp_path / "x.jpg").read_bytes()
+    test_pictures.check_file(tmp_path, data)
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda picture: picture)
+    with caught():
+        test_pictures.check_file(tmp_path, data)
+
+
+def test_a_picture_without_a_bound(monkeypatch):
+    bright = np.full((2, 2, 3), np.nan)
+    test_pictures.check_value(bright)
+    monkeypatch.setattr(images, "_from_array", lambda values, name: Image.fromarray(values))
+    with caught(TypeError, KeyError):
+        test_pictures.check_value(bright)
+
+
+def test_a_node_that_trusts_its_wires(nodes, models, monkeypatch):
+    graphs = Graphs(nodes, models)
+    inputs = test_node_inputs.SOUND["StyleTokenEncode"] | {"model": None}
+    test_node_inputs.check_node(graphs, "StyleTokenEncode", inputs)
+    monkeypatch.setattr(f"{PACK_NAME}.nodes.host.HostedModel.on", staticmethod(lambda model: model))
+    with caught(AttributeError):
+        test_node_inputs.check_node(graphs, "StyleTokenEncode", inputs)
+
+
+def test_a_workflow_whose_choices_are_believed(nodes, models, monkeypatch):
+    graphs = Graphs(nodes, models)
+    graph = {"1": {"class_type": "LoadStyleAR", "inputs": {"model": {"a": 1}}}}
+    test_workflows.check_graph(graphs, graph)
+    monkeypatch.setattr(f"{PACK_NAME}.nodes.host._chosen", lambda choice: choice)
+    with caught(AttributeError):
+        test_workflows.check_graph(graphs, graph)
+
+
+def test_a_command_line_that_prints_what_it_is_given(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test_command_line.check(["info", "\x1b[2J"], tmp_path, test_command_line.main, capsys)
+    monkeypatch.setattr("stylear.__main__.say", lambda text, stream=None: print(text, file=stream))
+    with caught():
+        test_command_line.check(["info", "\x1b[2J"], tmp_path, test_command_line.main, capsys)
+
+
+def test_a_draw_that_does_not_repeat_and_a_missing_bound(tmp_path, monkeypatch):
+    model = StyleAR.load(tiny.write_bundle(tmp_path), device="cpu")
+    style = model.encode_style(Image.new("RGB", (20, 24), "teal"))
+    options = {"prompt": "a cat", "width": 8, "height": 8, "seed": 0, "batch_size": 1, "window": 1, "temperature": 1000}
+    test_invariants.check_drawn(model, style, options)
+    with monkeypatch.context() as planted:
+        planted.setattr(drawing, "exponential", lambda count, generator: torch.rand(count) + 0.1)
+        with caught():
+            test_invariants.check_drawn(model, style, options)
+    monkeypatch.setattr(pipeline, "whole", lambda name, value, least, most, hint="": value)
+    with caught(TypeError, ValueError, RuntimeError):
+        test_invariants.check_drawn(model, style, options | {"batch_size": 0})
+    assert checks.whole("x", 1, 0, 2) == 1
+
+
+def test_a_style_whose_numbers_are_not_looked_at(tmp_path, monkeypatch):
+    model = StyleAR.load(tiny.write_bundle(tmp_path), device="cpu")
+    monkeypatch.setattr(encoder.ImageEncoder, "encode", lambda self, picture: torch.full((5, 24), float("nan")))
+    monkeypatch.setattr("stylear.style._own", lambda name, value: value)
+    with caught():
+        test_invariants.check_style(model.encode_style(Image.new("RGB", (20, 24))))
+
+
+@contextlib.contextmanager
+def straight(path, overwrite=False):
+    """A writer that writes where it was told, at once."""
+    yield Path(path)
+
+
+def test_a_write_that_is_not_atomic(tmp_path, monkeypatch):
+    root = test_paths.made(tmp_path)
+    test_paths.check_half(test_paths.half, root)
+    monkeypatch.setattr(files, "new_file", straight)
+    with caught():
+        test_paths.check_half(test_paths.half, root)
+
+
+def test_a_write_that_follows_links(tmp_path, monkeypatch):
+    root = test_paths.made(tmp_path)
+    test_paths.check_write(root, test_paths.write_new, "link")
+    monkeypatch.setattr(files, "new_file", straight)
+    with caught():
+        test_paths.check_write(root, test_paths.write_new, "link")
+
+
+def test_a_case_that_takes_gigabytes_or_has_no_message():
+    def greedy() -> None:
+        with harness.case():
+            bytearray(harness.MORE_MEMORY + harness._peak())
+
+    with caught(MemoryError):
+        greedy()
+    with caught():
+        harness.outcome(lambda: (_ for _ in ()).throw(files.BadInput("no")))
