@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from ..stylear.errors import BadInput
 from . import host, sockets
 
-_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 _AS_CFG = -1.0
+_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 
 
 class ARSample(io.ComfyNode):
@@ -177,10 +177,8 @@ class ARSample(io.ComfyNode):
         if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
             raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
         parts, size = held.model, (width or held.model.size, height or held.model.size)
-        style_cfg, style_strength = (
-            number("style_cfg", style_cfg, _AS_CFG, MAX_SETTING),
-            number("style_strength", style_strength, 0, MAX_SETTING),
-        )
+        style_cfg = number("style_cfg", style_cfg, _AS_CFG, MAX_SETTING)
+        style_strength = number("style_strength", style_strength, 0, MAX_SETTING)
         style_cfg = None if style_cfg < 0 else style_cfg
         readings = SamplingSettings(cfg, style_cfg=style_cfg).weights(negative is not None)
         memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, len(readings), condition)
