@@ -261,9 +261,33 @@ def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
         offset, end = file.tell(), file.size() - _END
     while offset < end:
         batch, after = _batch(path, offset)
+        for column in batch.columns:
+            if len(column) != batch.num_rows:
+                raise ValueError("columns of other lengths")
+            _check_buffers(column, iter(column.buffers()))  # pyarrow would read behind their ends
         batch.validate(full=True)  # places that lead out of the file would be read later
         yield offset, batch
         offset = after
+
+
+def _check_buffers(array: pa.Array, buffers: Iterator[pa.Buffer | None]) -> None:
+    """ValueError where a buffer of an array, or of what it lists, is smaller than its length needs."""
+
+    def check(bits: int, wanted: bool) -> None:
+        buffer = next(buffers)
+        if bits and (wanted if buffer is None else 8 * buffer.size < bits):
+            raise ValueError("a column is cut off")
+
+    count, kind = array.offset + len(array), array.type
+    check(count, False)  # which are there; without it all are
+    if pa.types.is_list(kind):
+        check(32 * (count + 1) if count else 0, True)
+        _check_buffers(array.values, buffers)
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        check(32 * (count + 1) if count else 0, True)
+        next(buffers)  # validate() compares its size
+    else:
+        check(kind.bit_width * count, True)
 
 
 def _batch(path: Path, offset: int) -> tuple[pa.RecordBatch, int]:
