@@ -13,7 +13,6 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-import aiohttp
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = ROOT / "tests" / "api_workflows"
@@ -100,6 +99,8 @@ class ComfyServer:
 
     def watch(self, graph: dict, **extra) -> list[tuple[str, dict | bytes]]:
         """Run a graph as the page does, with `extra` data; what the server sends: (type, data), previews as JPEG."""
+        import aiohttp  # ComfyUI's, so not there where these tests are only collected
+
         client, events = uuid.uuid4().hex, []
 
         async def run() -> None:
