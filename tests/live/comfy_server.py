@@ -13,7 +13,6 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-
 ROOT = Path(__file__).parents[2]
 GRAPHS = ROOT / "tests" / "api_workflows"
 PACK = "ComfyUI-StyleAR"
