@@ -204,7 +204,7 @@ class TokenSet:
                     places.append((number, offset, first))
                     columns.append(_columns(batch))
                     first += batch.num_rows
-            except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+            except (pa.ArrowException, OSError, ValueError, EOFError, SystemError) as error:
                 raise BadInput(f"{path} is no shard of tokens: delete it and {self._again}. ({error})") from error
             if first - before != shard["records"]:
                 raise BadInput(f"{path} has other records than {INDEX} says: delete it and {self._again}.")
@@ -256,7 +256,7 @@ class TokenSet:
 def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The record batches of a shard, each with the byte it begins at. Errors of pyarrow, and ValueError."""
     with pa.memory_map(str(path)) as file:
-        if pa.ipc.read_schema(pa.ipc.read_message(file)) != SCHEMA:
+        if pa.ipc.read_schema(_message(file, "schema")) != SCHEMA:
             raise ValueError("other columns")
         offset, end = file.tell(), file.size() - _END
     while offset < end:
@@ -294,7 +294,15 @@ def _batch(path: Path, offset: int) -> tuple[pa.RecordBatch, int]:
     """The record batch that begins at a byte of a shard, which stays mapped as long as the batch is held; its end."""
     with pa.memory_map(str(path)) as file:
         file.seek(offset)
-        return pa.ipc.read_record_batch(pa.ipc.read_message(file), SCHEMA), file.tell()
+        return pa.ipc.read_record_batch(_message(file, "record batch"), SCHEMA), file.tell()
+
+
+def _message(file: pa.NativeFile, kind: str) -> pa.Message:
+    """The next message; ValueError where it is of another kind, which pyarrow would take for this one and crash."""
+    message = pa.ipc.read_message(file)
+    if message.type != kind:
+        raise ValueError(f"a {message.type} in place of a {kind}")
+    return message
 
 
 def _columns(batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
