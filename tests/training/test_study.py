@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_less_leak_is_better_and_counts_above_chance():
 def test_no_worse_is_within_the_margin():
     assert verdict("style", values(style=0.5), values(style=0.5), margin=0.05) == CONFIRMS
     assert verdict("style", values(style=0.2), values(style=0.5), margin=0.05) == CONTRADICTS
+
+
+def test_what_never_happened_in_few_pictures_is_no_proof_that_it_never_does():
+    assert verdict("leak", values(5), values(5), margin=0.05) == OPEN
+    assert verdict("leak", values(160), values(160), margin=0.05) == CONFIRMS
+
+
+def test_styles_never_trained_on_have_no_share_that_the_judge_names():
+    assert verdicts.figures(values(cases="unseen", nearest=0.5), 100).keys() == {"prompt", "nearest", "leak", "excess"}
 
 
 def test_balance_needs_both():
@@ -365,8 +375,7 @@ def test_variants_of_many_kinds_are_trained_and_drawn_with(made, tmp_path, monke
     asked |= {"e": Cell(SHIPPED, How(cases="unseen")), "x": Cell(SHIPPED, How(reference="texture", style_cfg=2.0))}
     asked |= {"p": Cell("joint_pairs", How(few=True)), "f": Cell(SHIPPED, How(cases="family", mask="shifted"))}
     claims = (Claim("", "leak", "m", ("j",)), Claim("", "style", "f", ("t", "x")))
-    question = QUESTIONS["i"].__class__("i", "All?", "Nothing.", asked, claims)
-    monkeypatch.setitem(QUESTIONS, "i", question)
+    monkeypatch.setitem(QUESTIONS, "i", replace(QUESTIONS["i"], rows=asked, claims=claims))
     chosen = settings(made, tmp_path, "i")
     assert command.run(chosen).startswith("i. ")
     assert (chosen.out / "variants" / "joint" / "run" / "base" / "model.safetensors").exists()
@@ -394,7 +403,7 @@ def test_a_killed_study_goes_on_with_the_pictures_that_are_missing(made, tmp_pat
     assert {task.state for task in plan.survey(chosen).cells} == {"done", "begun", "to do"}
     monkeypatch.setattr(cells, "save", lambda picture, told, path: (saved.append(path), save(picture, told, path)))
     command.run(chosen)
-    assert len(saved) == len(set(saved)) == 12
+    assert len(saved) == len(set(saved)) == plan.survey(chosen).pictures
 
 
 def test_what_was_made_of_other_things_is_named_and_nothing_is_made(made, tmp_path, answered):
@@ -414,9 +423,11 @@ def test_a_stage_that_is_missing_is_named_with_what_makes_it(made, tmp_path):
         command.run(settings(made, tmp_path, "b", work=tmp_path / "work"))
 
 
-def test_two_processes_draw_the_same_pictures_as_one(made, tmp_path, answered):
+def test_two_processes_train_and_draw_the_same_pictures_as_one(made, tmp_path, answered, monkeypatch):
+    rows = {"off": Cell(SHIPPED), "on": Cell("frozen")}
+    monkeypatch.setitem(QUESTIONS, "e", replace(QUESTIONS["d"], letter="e", rows=rows))
     chosen = settings(made, tmp_path, "e", workers=2)
-    command.run(chosen)
+    assert command.run(chosen).startswith("e. ")
     one, two = (
         (out / "cells" / SHIPPED / "usual" / "pictures" / "pair-000.png").read_bytes()
         for out in (answered[0].out, chosen.out)

@@ -21,19 +21,26 @@ from .verdicts import Tested, Values, check, figures, together
 SHOWN = 12  # pictures of each row
 SIDE = 64
 GRID = re.compile("α")  # rows of a grid, of which pages of pictures leave out most
-PANELS = (("prompt", "prompt recognised"), ("style", "style recognised"), ("excess", "leak above chance"))
+PANELS = {
+    "prompt": "prompt recognised",
+    "style": "style recognised",
+    "nearest": "style nearest",
+    "excess": "leak above chance",
+}
+MEASURES = ("prompt", "style", "nearest", "leak", "balance")
 INK, LINE, DOT = "#333333", "#dddddd", "#3b6ea5"
 
 RULE = """
 Every cell draws the same pictures with the same seeds. `prompt`: how often the judge's first guess is the concept asked
 for. `style`: how often it is the reference's style. `nearest`: how often the nearest of all styles' mean features is
 the reference's, which can tell styles never trained on too. `leak`: how often the first guess is what the reference
-shows, and in brackets by chance, which is how often it is what another picture's reference shows. `balance`: the
-harmonic mean of prompt and style. Shares have Wilson's 95 % interval, the others a bootstrapped one.
+shows, beside chance, which is how often it is what another picture's reference shows. `balance`: the harmonic mean of
+prompt and style. Shares have Wilson's 95 % interval, balance a bootstrapped one.
 
 **The rule.** A claim says that a measure is better in one row than in others, or that it is no worse, which means by at
 most {margin:.0f} points. Leaks count above chance. Rows of the same pictures are compared picture by picture, others
-apart, by {draws} bootstrap samples; with k comparisons in a claim their intervals are of 100 − 5/k percent. The mini
+apart, by {draws} bootstrap samples to which two pictures are added, one for either side, so that no interval is empty;
+with k comparisons in a claim their intervals are of 100 − 5/k percent. The mini
 *confirms* a claim if every interval lies on the claimed side, *contradicts* it if one lies wholly on the other, and
 otherwise *cannot tell*. A question's verdict: contradicts if one of its claims is contradicted, confirms if all are
 confirmed. One training stands behind each variant, so intervals are of pictures drawn, not of trainings.
@@ -106,7 +113,7 @@ def _head(settings: StudySettings, subjects: Subjects, found: Mapping[str, str])
         "",
         "Ceilings: the same reading of real pictures of what is asked for, never trained on.",
         "",
-        table(scored),
+        table(scored, MEASURES[:3]),
     ])  # fmt: skip
 
 
@@ -141,33 +148,38 @@ def _claim(one: Tested) -> str:
     told = []
     for other, (value, low, high) in one.differences.items():
         against = "" if len(one.differences) == 1 else f"against {other} "
-        told.append(f"{against}{100 * value:+.1f} ({100 * low:+.1f} … {100 * high:+.1f})")
+        told.append(f"{against}{_points(value)} ({_points(low)} … {_points(high)})")
     return f"- {one.claim.told} ({one.claim.measure}): **{one.verdict}**, {'; '.join(told)} points."
 
 
-def table(scored: Mapping[str, Mapping[str, tuple]]) -> str:
+def table(scored: Mapping[str, Mapping[str, tuple]], measures: Sequence[str] = MEASURES) -> str:
     """Rows of figures as Markdown."""
-    lines = ["| | prompt | style | nearest | leak (chance) | balance |", "|---|---|---|---|---|---|"]
+    lines = [f"| | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
     for name, found in scored.items():
-        leak = "–"
-        if "leak" in found:
-            leak = f"{_told(found['leak'])} ({100 * (found['leak'][0] - found['excess'][0]):.1f})"
-        cells = [_told(found[measure]) for measure in ("prompt", "style", "nearest")]
-        lines.append(f"| {name} | {' | '.join([*cells, leak, _told(found['balance'])])} |")
+        cells = [_told(found.get(measure)) for measure in measures]
+        if "leak" in measures and "leak" in found:
+            cells[measures.index("leak")] += f", chance {100 * (found['leak'][0] - found['excess'][0]):.1f}"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _told(figure: tuple[float, float | None, float | None]) -> str:
+def _told(figure: tuple[float, float | None, float | None] | None) -> str:
+    if figure is None:
+        return "–"
     value, low, high = figure
     spread = "" if low is None else f" ({100 * low:.0f} … {100 * high:.0f})"
     return f"{100 * value:.1f} %{spread}"
 
 
+def _points(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # no minus before nothing
+
+
 def plot(scored: Mapping[str, Mapping[str, tuple]], path: Path) -> None:
     """A PNG with a panel for each of PANELS: every row's value with its interval, in percent."""
     names = list(scored)
-    canvas = Figure(figsize=(10, 0.9 + 0.27 * len(names)), dpi=100, layout="constrained")
-    for axes, (measure, title) in zip(canvas.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
+    canvas = Figure(figsize=(12, 0.9 + 0.27 * len(names)), dpi=100, layout="constrained")
+    for axes, (measure, title) in zip(canvas.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
         for y, name in enumerate(names):
             if measure in scored[name]:
                 value, low, high = (100 * x if x is not None else None for x in scored[name][measure])
@@ -176,6 +188,10 @@ def plot(scored: Mapping[str, Mapping[str, tuple]], path: Path) -> None:
                 axes.plot([value], [y], "o", color=DOT, markersize=4.5)
         if measure == "excess":
             axes.axvline(0, color=INK, linewidth=1, linestyle=":")
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, -5), max(high, 15))
+        else:
+            axes.set_xlim(-3, 103)
         axes.set_title(title, fontsize=9)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_xlabel("% of pictures" if measure != "excess" else "points", fontsize=8)

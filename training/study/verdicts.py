@@ -1,7 +1,7 @@
 """From what the judge read to figures with intervals, and from intervals to verdicts, by one rule."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,16 @@ class Values:
     def __len__(self) -> int:
         return len(self.prompt)
 
+    def first(self, count: int) -> "Values":
+        """The first so many pictures alone."""
+        arrays = {name: value[:count] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **arrays)
+
+    def with_two_more(self, right: tuple[float, float]) -> "Values":
+        """These and two made-up pictures, of which all is right, or wrong, as given."""
+        more = {name: np.append(getattr(self, name), right) for name in ("prompt", "style", "nearest", "leak")}
+        return replace(self, **more, chance=np.append(self.chance, (0.0, 0.0)))
+
     def mean(self, measure: str, rows: np.ndarray) -> np.ndarray:
         """A measure over pictures int64 [draws, n]: float64 [draws]."""
         if measure == "balance":
@@ -62,16 +72,20 @@ def chance_of(read: np.ndarray, shown: np.ndarray, asked: np.ndarray) -> np.ndar
 
 
 def figures(values: Values, draws: int) -> dict[str, tuple[float, float | None, float | None]]:
-    """Each measure with its 95 % interval: Wilson's of shares, bootstrapped of balance and of leak above chance."""
+    """Each measure that there is, with its 95 % interval: Wilson's of shares, bootstrapped of balance.
+
+    `excess`: leak above chance. Styles never trained on have no `style`, which the judge cannot name, and no balance.
+    """
+    named = ("prompt", "nearest", "leak") if values.cases == "unseen" else ("prompt", "style", "nearest", "leak")
     found = {}
-    for name in ("prompt", "style", "nearest", "leak"):
+    for name in named:
         if len(shares := getattr(values, name)):
             found[name] = float(shares.mean()), *wilson(int(shares.sum()), len(shares))
-    every = np.arange(len(values))[None]
-    for name, measure in (("balance", "balance"), ("excess", "leak")):
-        if measure != "leak" or len(values.leak):
-            spread = interval(lambda rows, m=measure: values.mean(m, rows), len(values), draws)
-            found[name] = float(values.mean(measure, every)[0]), *spread
+    if "leak" in found:
+        found["excess"] = tuple(x - float(values.chance.mean()) for x in found["leak"])
+    if "style" in found:
+        spread = interval(lambda rows: values.mean("balance", rows), len(values), draws)
+        found["balance"] = float(values.mean("balance", np.arange(len(values))[None])[0]), *spread
     return found
 
 
@@ -88,7 +102,9 @@ def check(claim: Claim, rows: Mapping[str, Values], draws: int) -> Tested:
     """Compare by bootstrap: of the same pictures where both rows have them, else each for itself.
 
     A difference counts as the claim would have it: more, and of leaks less. With k comparisons the intervals are of
-    100 - 5 / k percent. Confirmed: every interval lies above -margin; contradicted: one lies below it.
+    100 - 5 / k percent. Two made-up pictures, one for either side, keep an interval from being empty where all are
+    alike (Agresti and Min 2005; Agresti and Caffo 2000). Confirmed: every interval lies above -margin; contradicted:
+    one lies below it.
     """
     tail, found = LEVEL / len(claim.others) / 2, {}
     for other in claim.others:
@@ -106,12 +122,18 @@ def _difference(measure: str, one: Values, other: Values | None, draws: int) -> 
     """How much better a measure is in one cell than in another, and the same of bootstrap samples, float64 [draws]."""
     sign, paired = -1 if measure == "leak" else 1, other is not None and one.cases == other.cases
     counts = [min(len(one), len(other))] * 2 if paired else [len(one), len(other) if other else 0]
-    drawn = [resampled(count, draws, seed=0 if paired else k) if count else None for k, count in enumerate(counts)]
-    found = []
-    for rows in ([np.arange(count)[None] for count in counts], drawn):
+    seeds = (0, 0) if paired else (0, 1)
+
+    def better(one: Values, other: Values | None, rows: Sequence[np.ndarray]) -> np.ndarray:
         than = 1 / one.styles if other is None else other.mean(measure, rows[1])
-        found.append(sign * (one.mean(measure, rows[0]) - than))
-    return float(found[0][0]), found[1]
+        return sign * (one.mean(measure, rows[0]) - than)
+
+    found = better(one, other, [np.arange(count)[None] for count in counts])
+    if paired:
+        one, other = one.first(counts[0]), other.first(counts[0])
+    widened = one.with_two_more((1.0, 0.0)), other and other.with_two_more((0.0, 1.0))
+    drawn = [resampled(count + 2, draws, seed) for count, seed in zip(counts, seeds, strict=True)]
+    return float(found[0]), better(*widened, drawn)
 
 
 def together(tested: Sequence[Tested]) -> str:
