@@ -7,7 +7,7 @@ from ..loop import can_compile, training_device
 from ..whole import PROBE, UNCOMPILED, duration, probe
 from .cells import Subjects
 from .cells import state_of as cell_state
-from .questions import VARIANTS, Cell, Variant, cells_of, variants_of
+from .questions import Cell, Variant, cells_of, variants_of
 from .settings import StudySettings
 from .variants import check_stages, preferring, refusal
 from .variants import state_of as variant_state
@@ -18,7 +18,7 @@ STEP = 1.1 / 16  # a training step, for each picture
 JOINT = 1.4  # times as long, where the base trains too
 PICTURE = 1.0
 APART = 1.4  # times as long, with a guidance of the style's own
-SAMPLE = 0.6  # a picture for preference pairs, four at once
+SAMPLE = 0.8  # a picture for preference pairs, four at once
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def survey(settings: StudySettings) -> Plan:
     check_stages(s, variants)
     states = {one.name: variant_state(s, one) for one in variants}
     pace = probe(device) / PROBE
-    compiled = can_compile(device) if s.compile is None else s.compile
-    slow = pace * (UNCOMPILED if device.type == "cpu" and not compiled else 1)
-    trained = tuple(Task(one, states[one.name], _training(s, one, states[one.name], slow)) for one in variants)
+    trained = tuple(Task(one, states[one.name], pace * _training(s, one, states[one.name])) for one in variants)
     subjects, cells, pictures = Subjects.of(s), [], 0
     for cell in cells_of(s.questions):
         count = len(subjects.of_cell(cell.how, s.few))
@@ -98,18 +96,19 @@ def survey(settings: StudySettings) -> Plan:
     return Plan(s, trained, tuple(cells), pictures, tuple(obstacles))
 
 
-def _training(settings: StudySettings, variant: Variant, state: str, slow: float) -> float:
-    """Seconds that are left of a variant's training; of preference training all of it."""
-    s = settings
+def _training(settings: StudySettings, variant: Variant, state: str) -> float:
+    """Seconds that are left of a variant's training; of preference training, which is not compiled, all of it."""
+    s, device = settings, training_device()
     if state not in ("to do", "begun"):
         return 0
-    joint = JOINT if (VARIANTS[variant.of] if variant.of else variant).joint else 1
-    if not variant.of:
-        done = _steps_done(s, variant)
-        return BEGIN * slow + (s.steps - done) * s.batch * STEP * slow * joint
-    recipe = preferring(s, variant)
-    pairs = recipe.steps * recipe.batch * 2 + 2 * s.cases
-    return BEGIN + slow * (s.cases * recipe.sample.per_prompt * SAMPLE + pairs * STEP)
+    slow = UNCOMPILED if device.type == "cpu" else 1
+    if variant.of:
+        recipe = preferring(s, variant)
+        pictures = 2 * recipe.steps * recipe.batch + 2 * s.cases
+        return BEGIN + s.cases * recipe.sample.per_prompt * SAMPLE + pictures * STEP * slow
+    compiled = can_compile(device) if s.compile is None else s.compile
+    step = s.batch * STEP * (1 if compiled else slow) * (JOINT if variant.joint else 1)
+    return BEGIN + (s.steps - _steps_done(s, variant)) * step
 
 
 def _steps_done(settings: StudySettings, variant: Variant) -> int:

@@ -8,6 +8,8 @@ BASE_RATE = 5e-4  # of joint training: between the LoRA's and what the base was 
 STRONG = {"noise": 0.5, "noise_relative": True}
 DROPPED = {"style_drop": 0.5}
 VIEWED = {"views": {"shuffle": 4, "crop": 0.6, "flip": 0.5}}
+PREFERRED = {"lora_rate": 5e-5, "resampler_rate": 1e-5}  # what dpo.yaml gives for more pairs than its own eight
+PUNISHED = {"judge": {"leakage": 2.0}}
 MARGIN = 0.05  # what counts as no difference, where a claim says that something costs nothing
 
 
@@ -122,8 +124,8 @@ VARIANTS = {
         _train("frozen", "frozen base, no noise", noise=0.0),
         _train("together", "frozen base, noise, dropped tokens, views", **STRONG | DROPPED | VIEWED),
         _train("paper", "the released recipe: rank 4, 1:3, no contrast", rank=4, ratio=[1, 3], contrast={"weight": 0}),
-        Variant("dpo", "preference pairs for prompt and style, a little against leakage", {}, SHIPPED),
-        Variant("joint_pairs", "joint, preference pairs against leakage", {"judge": {"leakage": 2.0}}, "joint"),
+        Variant("dpo", "preference pairs for prompt and style, a little against leakage", PREFERRED, SHIPPED),
+        Variant("joint_pairs", "joint, preference pairs against leakage", PREFERRED | PUNISHED, "joint"),
     )
 }
 
