@@ -23,7 +23,6 @@ from training.config import CONFIGS, describe, read_settings
 from training.instruments import Instruments
 from training.judge import Judge, save_judge
 from training.judges import Scores, Verdict
-from training.recipe import TrainSettings
 from training.study import cells, command, plan, report, variants, verdicts
 from training.study.cells import Subjects, mask_of, style_of, texture
 from training.study.questions import QUESTIONS, SHIPPED, VARIANTS, Cell, Claim, How, cells_of, variants_of
@@ -242,6 +241,14 @@ def test_a_sheet_has_room_for_every_row_and_label(tmp_path):
         assert page.height == 2 * (16 + 2 * 67 + 10) and page.width > 3 * 67 + 60
 
 
+def test_the_best_of_a_grid_is_named_with_how_many_may_be_as_good():
+    scored = {"both": {"balance": (0.9, 0.8, 1.0)}, "α 0": {"balance": (0.3, 0.2, 0.4)}}
+    scored |= {"α 1": {"balance": (0.5, 0.4, 0.6)}, "α 2": {"balance": (0.45, 0.35, 0.55)}}
+    (told, _) = report.best_of_grid(scored)
+    assert told.startswith("Of the grid α 1 balances best, 50.0 % (40 … 60); the intervals of 1 others")
+    assert report.best_of_grid({"both": {"balance": (0.9, 0.8, 1.0)}}) == []
+
+
 def test_the_grids_page_shows_its_corners():
     shown = [name for name in QUESTIONS["b"].rows if "α" in name and report._is_corner(name, QUESTIONS["b"])]
     assert len(shown) == 8 and "α 0.0 β 1.2 γ 0.3" in shown
@@ -447,7 +454,7 @@ def test_the_command_takes_a_question_and_a_plan(monkeypatch, capsys, words, tol
 
 def test_the_shipped_recipe_is_the_minis():
     shipped = read_settings(StudySettings, CONFIGS / "study.yaml")
-    assert read_settings(TrainSettings, shipped.recipe).ratio == (7, 1) and shipped.workers == 2
+    assert variants.training(shipped, VARIANTS["default"]).ratio == (7, 1) and shipped.workers == 2
 
 
 def test_subjects_of_a_judge_of_other_pictures_are_refused(made, tmp_path):

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 from tqdm import tqdm
 
@@ -43,18 +43,14 @@ def run(settings: StudySettings) -> str:
 
 
 def _make_all(settings: StudySettings, variants: Sequence[Variant]) -> None:
-    """Train variants, `workers` of them at once, each in a process of its own: what is compiled piles up in one."""
-    if settings.workers == 1:
+    """Train variants, `workers` of them at once."""
+    workers = min(settings.workers, len(variants))
+    if workers < 2:
         for one in variants:
             make(settings, one)
         return
-    with ThreadPoolExecutor(settings.workers) as threads:
-        list(threads.map(_make_apart, [settings] * len(variants), variants))
-
-
-def _make_apart(settings: StudySettings, variant: Variant) -> None:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        process.submit(make, settings, variant).result()
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(make, [settings] * len(variants), variants))
 
 
 def _draw_all(settings: StudySettings, cells: Sequence[Cell]) -> None:

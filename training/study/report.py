@@ -138,10 +138,24 @@ def _section(
         f"**Verdict: the mini {verdict}{'' if verdict.endswith('tell') else ' it'}.**", "",
         *(_claim(one) for one in tested), "",
         table(scored), "",
+        *best_of_grid(scored),
         f"![Figures with intervals]({folder}/{letter}_plot.png)", "",
         f"![Pictures, row by row]({folder}/{letter}_pictures.png)",
     ]  # fmt: skip
     return "\n".join([*lines, *(["", f"Remarks: {remarks}"] if remarks else [])])
+
+
+def best_of_grid(scored: Mapping[str, Mapping[str, tuple]]) -> list[str]:
+    """A line that says which row of a grid balances best, and how many may as well; nothing without a grid."""
+    grid = {name: found["balance"] for name, found in scored.items() if GRID.search(name)}
+    if not grid:
+        return []
+    best = max(grid, key=lambda name: grid[name][0])
+    reaching = sum(high >= grid[best][0] for _, _, high in grid.values()) - 1
+    told = (
+        f"Of the grid {best} balances best, {_told(grid[best])}; the intervals of {reaching} others reach that value."
+    )
+    return [told, ""]
 
 
 def _claim(one: Tested) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..config import CONFIGS, ModelPaths, Settings
+from ..config import ModelPaths, Settings
 from .questions import SHIPPED, VARIANTS, Cell, Variant
 
 Letter = Literal["a", "b", "c", "d", "e", "f", "g", "h", "i"]
@@ -20,8 +20,8 @@ class StudySettings(Settings):
     remarks: Path = Field(Path("docs/study_remarks.md"), description="a person's remarks, taken into the page")
     questions: tuple[Letter, ...] = Field(tuple("abcdefghi"), min_length=1, description="which are answered")
     plan: bool = Field(False, description="only say what there is to do, and how long it takes")
-    recipe: Path = Field(CONFIGS / "mini.yaml", description="settings of `train` that the variants change")
-    preferences: Path = Field(CONFIGS / "dpo.yaml", description="settings of `dpo` that the variants change")
+    recipe: Path | None = Field(None, description="settings of `train` that variants change; null: mini.yaml")
+    preferences: Path | None = Field(None, description="settings of `dpo` that variants change; null: dpo.yaml")
     steps: int = Field(600, ge=1, description="of each training")
     batch: int = Field(16, ge=1, description="pictures in a step")
     seed: int = Field(0, ge=0, lt=2**31, description="of every training")

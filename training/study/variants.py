@@ -10,7 +10,7 @@ import torch
 
 from stylear.errors import BadInput, MissingPart
 
-from ..config import FrozenPaths, read_settings
+from ..config import CONFIGS, FrozenPaths, read_settings
 from ..data.captions import article
 from ..dpo import DPOSettings
 from ..inputs import files_sha256
@@ -36,17 +36,23 @@ def training(settings: StudySettings, variant: Variant) -> TrainSettings:
     model = FrozenPaths(base=str(w / "base"), vqgan=str(w / "vqgan"), image_encoder=str(w / "clip"))
     own = {"steps": s.steps, "batch": s.batch, "seed": s.seed, "sample_every": 0, "compile": compiled}
     places = {"model": model.model_dump(), "data": w / "corpus", "out": s.folder(variant) / "run"}
-    return _changed(read_settings(TrainSettings, s.recipe), variant.changes, {**own, **places})
+    return _changed(_recipe(s), variant.changes, {**own, **places})
 
 
 def preferring(settings: StudySettings, variant: Variant) -> DPOSettings:
     """The resolved recipe of a variant that is trained on preference pairs."""
     s, given = settings, settings.out / "preferences"
     own = {"steps": s.preference_steps, "seed": s.seed, "sample": {"cases": s.cases}}
-    own |= {"precision": read_settings(TrainSettings, s.recipe).precision, "judge": {"model": str(s.work / "clip")}}
+    own |= {"precision": _recipe(s).precision, "judge": {"model": str(s.work / "clip")}}
     places = {"styles": given / "styles", "prompts": given / "prompts.txt", "out": s.folder(variant) / "run"}
     places["model"] = s.parts(VARIANTS[variant.of]).model_dump()
-    return _changed(read_settings(DPOSettings, s.preferences), variant.changes, {**own, **places})
+    return _changed(
+        read_settings(DPOSettings, s.preferences or CONFIGS / "dpo.yaml"), variant.changes, {**own, **places}
+    )
+
+
+def _recipe(settings: StudySettings) -> TrainSettings:
+    return read_settings(TrainSettings, settings.recipe or CONFIGS / "mini.yaml")
 
 
 def _changed(recipe: Any, *changes: dict[str, Any]) -> Any:
@@ -104,6 +110,7 @@ def make(settings: StudySettings, variant: Variant) -> None:
     from .. import dpo, train
 
     torch.set_num_threads(1)
+    torch.compiler.reset()  # only so many versions of a layer are compiled in one process, those of other variants too
     folder, state = settings.folder(variant), state_of(settings, variant)
     if state == "done":
         return
