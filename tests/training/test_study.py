@@ -431,13 +431,13 @@ def test_a_stage_that_is_missing_is_named_with_what_makes_it(made, tmp_path):
 
 
 def test_two_processes_train_and_draw_the_same_pictures_as_one(made, tmp_path, answered, monkeypatch):
-    rows = {"off": Cell(SHIPPED), "on": Cell("frozen")}
+    rows = {"off": Cell("frozen"), "on": Cell("tokens_4"), "usual": Cell(SHIPPED, How(few=True))}
     monkeypatch.setitem(QUESTIONS, "e", replace(QUESTIONS["d"], letter="e", rows=rows))
     chosen = settings(made, tmp_path, "e", workers=2)
     assert command.run(chosen).startswith("e. ")
     one, two = (
-        (out / "cells" / SHIPPED / "usual" / "pictures" / "pair-000.png").read_bytes()
-        for out in (answered[0].out, chosen.out)
+        (out / "cells" / SHIPPED / cell / "pictures" / "pair-000.png").read_bytes()
+        for out, cell in ((answered[0].out, "usual"), (chosen.out, "few"))
     )
     assert one == two
 
