@@ -107,8 +107,11 @@ class Page:
         self.tab.keyboard.type(name)
         self.tab.wait_for_timeout(1500)
         self.tab.keyboard.press("Enter")
-        self.tab.mouse.click(1200, 600)  # where the new node follows the pointer, this puts it down
         self.tab.wait_for_function("there => app.graph.nodes.length > there", arg=there)
+        self.tab.mouse.move(1000, 300)  # the new node follows the pointer until it is put down
+        self.tab.wait_for_timeout(500)
+        self.tab.mouse.click(1000, 300)
+        self.tab.wait_for_timeout(500)
 
     def drop(self, picture: bytes) -> None:
         """Drop a PNG on the canvas."""
@@ -122,6 +125,10 @@ class Page:
         """Load a UI-format workflow and fit it into the view."""
         self.tab.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow.json')", workflow)
         self.tab.wait_for_timeout(500)
+        self.fit()
+
+    def fit(self) -> None:
+        """Show the whole graph."""
         self.tab.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.tab.wait_for_timeout(1500)
 

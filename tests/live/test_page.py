@@ -75,6 +75,7 @@ def test_the_blueprint_is_inserted_from_the_search_and_runs(page, server, tmp_pa
     page.open({"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4})
     page.insert(BLUEPRINT.stem)
     page.tab.evaluate(CONNECT)
+    page.fit()
     assert page.missing_nodes() == []
     entry = page.run()
     page.screenshot(tmp_path / "page.png")
