@@ -34,7 +34,7 @@ class DepthCondition(io.ComfyNode):
                     "image",
                     tooltip=(
                         "The map, or the photo to make a depth map from; its middle is used in the shape that fits the "
-                        "model best. A segmentation map has an area in one flat colour each. The first of a batch."
+                        "model best. A segmentation map shows each area in one flat colour. The first of a batch."
                     ),
                 ),
                 io.Combo.Input(

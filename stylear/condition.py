@@ -66,8 +66,9 @@ def condition_pixels(picture: Picture, target_size: int = 768, step: int = 32, k
 
     kind: depth or segmentation, see `cover`. Depth is as released (data/item_processor.py), with two departures: the
     crop is the middle, where the released code draws its place from an unseeded generator, and a palette or 16-bit map
-    is made 8-bit before it is resized, not after. Nothing is released for segmentation (arXiv 2505.19874 shows areas in
-    flat colours). Transparency becomes white after the resize. Raises BadInput as `to_pil`, and for another kind.
+    is made 8-bit before it is resized, not after. Nothing is released for segmentation but a picture of areas in flat
+    colours (assets/seg.png). Transparency becomes white after the resize. Raises BadInput as `to_pil`, and for another
+    kind.
     """
     if kind not in KINDS:
         raise BadInput(f"The kind of the condition is {short(kind)}. Use one of {', '.join(KINDS)}.")
