@@ -47,7 +47,6 @@ def generate(options: argparse.Namespace) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     from .files import check_new, new_file
-    from .images import open_image
     from .pipeline import MAX_BATCH
     from .presets import save_preset
 
@@ -63,7 +62,7 @@ def generate(options: argparse.Namespace) -> None:
         save_preset(style, target, overwrite=options.overwrite)
     if options.gamma:
         style = style.with_noise(options.gamma, options.noise_seed)
-    condition = None if options.condition is None else model.encode_condition(open_image(options.condition))
+    condition = _condition(model, options)
     with _bar("codes") as progress:
         pictures = model.generate(
             options.prompt,
@@ -190,7 +189,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--weights", type=_weights, help="2,1: how much of each of several styles (equal parts)")
     one.add_argument("--prompt", required=True, help="what to draw")
     one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
-    one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
+    one.add_argument("--condition", help="a depth map, near is white, that the composition follows")
+    one.add_argument(
+        "--condition-kind",
+        choices=("depth", "segmentation"),
+        help="segmentation: --condition shows areas in flat colours, for an adapter trained with such maps (depth)",
+    )
     one.add_argument(
         "--subtract",
         action="store_true",
@@ -327,6 +331,17 @@ def _read_style(model, path: str, region: str | None = None):
     if region is not None:
         raise BadInput(f"{path} has no picture to take a region of. Give the reference picture, or leave --region out.")
     return StyleTokens.load(path)
+
+
+def _condition(model, options: argparse.Namespace):
+    """The codes of the map, or None."""
+    from .images import open_image
+
+    if options.condition is not None:
+        return model.encode_condition(open_image(options.condition), options.condition_kind or "depth")
+    if options.condition_kind is not None:
+        raise BadInput("There is a --condition-kind and no map. Give one with --condition.")
+    return None
 
 
 def _subtracted(model, style, options: argparse.Namespace):

@@ -68,6 +68,24 @@ def test_the_pictures_a_workflow_begins_with_are_bundled(host, file):
     assert begun_with <= offered
 
 
+def test_the_blueprint_is_the_chain_of_our_nodes_with_its_inputs_to_turn(nodes):
+    (file,) = (ROOT / "subgraphs").glob("*.json")
+    workflow = read(file)
+    (node,), (subgraph,) = workflow["nodes"], workflow["definitions"]["subgraphs"]
+    assert node["type"] == subgraph["id"] and node["title"] == subgraph["name"] == file.stem
+    inside = {str(one["id"]): nodes[one["type"]].define_schema() for one in subgraph["nodes"]}
+    for number, name in node["properties"]["proxyWidgets"]:
+        assert name in {"control_after_generate", *(item.id for item in inside[number].inputs)}
+    assert [item["type"] for item in node["inputs"] if "widget" not in item] == ["IMAGE"]
+    assert {item["type"] for item in node["outputs"]} == {"IMAGE", "MASK"}
+
+
+def test_every_workflow_says_what_to_turn():
+    for name in NAMES:
+        notes = [node for node in read(ROOT / "workflows" / f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
+        assert len(notes) == 1 and notes[0]["widgets_values"][0].startswith("## ")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_has_a_thumbnail(name):
     if not (ROOT / "stylear" / "mini" / "base").is_dir():

@@ -75,6 +75,7 @@ def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
         ("--mask", "REFERENCE"),
         ("--content", "REFERENCE"),
         ("--condition", "REFERENCE"),
+        ("--condition", "REFERENCE", "--condition-kind", "segmentation"),
         ("--subtract", "--alpha", "-3", "--beta", "9"),
         ("--gamma", "0"),
         ("--style-cfg", "20"),
@@ -172,6 +173,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
     [
         (("--model", "/nowhere"), "error: No base model (a Chameleon decoder): there is no file or folder"),
         (("--condition", "/nowhere.png"), "error: There is no picture at /nowhere.png"),
+        (("--condition-kind", "segmentation"), "error: There is a --condition-kind and no map. Give one"),
         (("--width", "4000"), "error: width is 4000; it has to be a whole number from 1 to 48"),
         (
             ("--window", "17"),
