@@ -108,10 +108,13 @@ class Page:
         self.tab.wait_for_timeout(1500)
         self.tab.keyboard.press("Enter")
         self.tab.wait_for_function("there => app.graph.nodes.length > there", arg=there)
-        self.tab.mouse.move(1000, 300)  # the new node follows the pointer until it is put down
-        self.tab.wait_for_timeout(500)
-        self.tab.mouse.click(1000, 300)
-        self.tab.wait_for_timeout(500)
+        self.tab.mouse.move(1000, 300)
+        for _ in range(10):  # it follows the pointer until a click puts it down, and the search may still be closing
+            if self.tab.evaluate("() => app.canvas.state.ghostNodeId == null"):
+                return
+            self.tab.mouse.click(1000, 300)
+            self.tab.wait_for_timeout(500)
+        raise AssertionError(f"{name} was not put down")
 
     def drop(self, picture: bytes) -> None:
         """Drop a PNG on the canvas."""
