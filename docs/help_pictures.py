@@ -77,7 +77,7 @@ class Sheets:
         reference = _reference("stained_glass")
         mask = self._model.segment(reference)
         encoded = self._model.encode_style(reference)
-        rows = [("", {"reference": reference, "mask": to_pil(mask), "alpha 1": self._draw(encoded)})]
+        rows = [("a house", {"reference": reference, "mask": to_pil(mask), "alpha 1": self._draw(encoded)})]
         for alpha in (0.5, 0.2, 0.0):
             styles = {
                 beta: self._model.subtract(encoded, mask=mask, alpha=alpha, beta=beta) for beta in (0.4, 0.8, 1.6)
@@ -116,7 +116,7 @@ class Sheets:
     def depth(self) -> Rows:
         """With a depth map and without."""
         depth, names = open_image(DEPTH), ("linocut", "watercolour")
-        rows = [("", {name: _reference(name) for name in names} | {"depth map": depth})]
+        rows = [("references", {name: _reference(name) for name in names} | {"depth map": depth})]
         for condition, heading in ((self._model.encode_condition(depth), "a tree, with the map"), (None, "without")):
             drawn = {name: self._draw(self._noisy(name), "a tree", condition=condition) for name in names}
             rows.append((heading, drawn))

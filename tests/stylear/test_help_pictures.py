@@ -19,7 +19,7 @@ def sheets(tmp_path_factory):
     return SCRIPT["Sheets"](lambda _, **options: StyleAR.load(folder, **options))
 
 
-@pytest.mark.parametrize("name", SCRIPT["names"]())
+@pytest.mark.parametrize("name", list(SCRIPT["names"]()))
 def test_every_sheet_is_drawn_and_fits_the_panel(sheets, name):
     rows = getattr(sheets, name)()
     drawn = SCRIPT["sheet"](rows)
