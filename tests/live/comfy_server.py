@@ -60,6 +60,11 @@ class ComfyServer:
         return self.log_path.read_text(errors="replace")
 
     @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
