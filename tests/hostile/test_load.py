@@ -25,7 +25,8 @@ GROWTH = 0.02  # of the memory that the process has then
 def tensor_bytes() -> int:
     """Bytes of all tensors that anything holds."""
     gc.collect()
-    storages = [one.untyped_storage() for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
+    tensors = (one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter))
+    storages = [one.untyped_storage() for one in tensors if one.layout == torch.strided and one.device.type == "cpu"]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 

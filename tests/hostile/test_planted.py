@@ -251,7 +251,7 @@ def write_straight() -> None:
 
 
 def test_a_command_whose_writes_are_not_atomic(bench):
-    torn = {"kind": "torn", "only": "inputs.json", "size": 10}
+    torn = {"kind": "torn", "only": "inputs", "size": 10}
     test_kills.check_resumed(bench, "tokenize", torn)
     with caught():
         test_kills.check_resumed(bench, "tokenize", torn, setup=f"{__name__}:write_straight")
@@ -265,7 +265,7 @@ def take_orphans() -> None:
 
 
 def test_a_resume_that_accepts_an_orphan(bench):
-    killed = {"kind": "kill", "only": "progress.json"}
+    killed = {"kind": "kill", "only": "/.state-000001", "at": 2}
     with caught():
         test_kills.check_resumed(bench, "train", killed, setup=f"{__name__}:take_orphans")
 

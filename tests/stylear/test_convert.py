@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stylear import checkpoint
@@ -32,6 +33,18 @@ def test_shards_become_one_file_from_their_index_or_their_folder(official, tmp_p
     for source in (official["base"], official["base"] / "model.safetensors.index.json"):
         convert(source, tmp_path / "model.safetensors", overwrite=True)
         assert equal(load_file(tmp_path / "model.safetensors"), tiny.base_state())
+
+
+def test_the_same_weights_and_metadata_become_the_same_bytes(tmp_path):
+    metadata = {name: f'a "quoted\\ {name} \x1f \x7f é 猫 😀' for name in ("stylear", "format", "a", "b", "c")}
+    written = set()
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        checkpoint.save_weights(tiny.resampler_state(), path, dict(sorted(metadata.items(), reverse=number % 2)))
+        written.add(path.read_bytes())
+    with safe_open(path, "pt") as file:
+        assert len(written) == 1 and file.metadata() == metadata
+    assert equal(load_file(path), tiny.resampler_state())
 
 
 def test_weights_that_share_memory_are_written_twice(tmp_path):

@@ -8,6 +8,7 @@ from tiny_hub import ADAPTER, BASE, FILES, LARGE, SHARD, Hub, serving
 from stylear.__main__ import main
 from stylear.download import PARTS, SUMS, chosen, download, terms, verify
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
+from stylear.files import held
 
 
 @pytest.fixture
@@ -121,6 +122,22 @@ def test_the_token_goes_to_the_endpoint_and_nowhere_else(fetch, hub):
         Hub.send_header = answer
     tokens = {path.startswith("/cdn"): token for _, path, _, token in hub.asked}
     assert tokens == {False: "Bearer secret", True: None}
+
+
+def test_a_folder_that_another_download_fills_is_refused_and_left_alone(fetch, hub, tmp_path):
+    with held(tmp_path / "7b"), pytest.raises(BadInput, match="is being written by another run"):
+        fetch()
+    assert [path.name for path in (tmp_path / "7b").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_download_left_of_versions_that_are_gone_is_deleted(fetch, tmp_path):
+    fetch(ADAPTER)
+    (tmp_path / "7b" / "adapter" / "model.safetensors").unlink()
+    left = [".SHA256SUMS.0a1b2c3d", "adapter/.model.safetensors.000000000000.part"]
+    for name in left:
+        (tmp_path / "7b" / name).touch()
+    fetch(ADAPTER)
+    assert not [name for name in left if (tmp_path / "7b" / name).exists()]
 
 
 def test_offline_nothing_is_asked_and_what_is_there_is_checked(fetch, hub, tmp_path, monkeypatch):
