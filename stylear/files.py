@@ -18,7 +18,7 @@ _DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = (  # writers that are not Python's: safetensors, SQLite, PyTorch
     *(f"(os error {number})" for number in _FULL),
-    *("disk is full", "disk I/O error", "PytorchStreamWriter", "inline_container.cc"),
+    *("disk is full", "disk I/O error", "PytorchStreamWriter", "unexpected pos"),
 )
 MAX_TEXT = 1 << 28  # bytes; the largest text there is, a tokenizer.json, has a few million
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import tiny
+import tiny_tokens
 import torch
 from PIL import Image
 
@@ -137,6 +138,17 @@ def test_a_reading_process_that_is_killed_is_told(bench):
         assert ended.status == 2, ended
         check_told(ended, "lower workers")
         check_mended(bench, "train", folder)
+
+
+def test_a_process_that_is_killed_ends_those_it_trains_with_and_the_run_goes_on(bench, monkeypatch):
+    folder = bench.folder()
+    monkeypatch.chdir(folder)
+    words = ["train", "--config=train.yaml"]
+    with case():
+        assert tiny_tokens.in_processes(tiny_tokens.train_by_words, words, 1, processes=2) == [2, -9]
+        ended = bench.run("train", folder)
+        assert ended.status == 0 and (folder / "out" / "adapter" / "model.safetensors").exists(), ended
+    survived(1)
 
 
 def kill_the_reader() -> None:

@@ -221,6 +221,8 @@ def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "make room"),
         (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "make room"),
         (sqlite3.OperationalError("database or disk is full"), "make room"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "make room"),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "make room"),
         (OSError(errno.EROFS, "Read-only file system", "a/b"), "a/b may not be opened: correct its rights"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "a/b has gone: bring it back"),
         (OSError(errno.EIO, "Input/output error", "a/b"), "a/b cannot be used: see why, mend it"),
