@@ -75,7 +75,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(official, tmp_path, mon
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("stylear.convert.save_file", full)
+    monkeypatch.setattr("stylear.convert.save_weights", full)
     (tmp_path / "x.safetensors").write_text("old")
     with pytest.raises(OSError, match="No space"):
         convert(official["vqgan"], tmp_path / "x.safetensors", overwrite=True)
