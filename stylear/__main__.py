@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,8 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StyleARError, OSError) as error:
         say(f"error: {error}", sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        from .memory import out_of_memory  # seconds to import
+
+        if not out_of_memory(error):
+            raise
+        say(f"error: Memory ran out: close other programs, or load with --quantize int8. ({error})", sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("error: Stopped.", file=sys.stderr)
+        say("error: Stopped.", sys.stderr)
         return 130
     return 0
 
@@ -283,11 +291,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print text in which names of files and of weights stand: what would move the cursor is spelled out."""
+    """Print text in which names of files and of weights stand: what would move the cursor is spelled out.
+
+    Where nobody reads any more, as behind `| head`, nothing is printed, and the work goes on.
+    """
     shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
     stream = stream or sys.stdout
     code = stream.encoding or "utf-8"
-    print(shown.encode(code, "backslashreplace").decode(code), file=stream)
+    try:
+        print(shown.encode(code, "backslashreplace").decode(code), file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:

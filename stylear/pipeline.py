@@ -264,10 +264,10 @@ class StyleAR(StyleReader):
         for parts in ([seeds], [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]):
             try:
                 return torch.cat([codes_of(part) for part in parts if part])
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                said = str(error).splitlines()[0]
+                said = (str(error) or "MemoryError").splitlines()[0]
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if len(seeds) == 1:

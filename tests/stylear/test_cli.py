@@ -1,6 +1,7 @@
 """The command line writes pictures, sheets and safetensors, and says in a line why it cannot."""
 
 import json
+import os
 import runpy
 import sys
 
@@ -54,6 +55,24 @@ def test_generate_writes_the_librarys_picture_with_its_parameters_in_it(run, bun
     assert np.array_equal(pixels(out), (picture * 255).byte().numpy())
     text = json.loads(Image.open(out).text["parameters"])
     assert (text["prompt"], text["seed"], text["top_k"], text["gamma"]) == ("a cat", 3, 9, 0.2)
+
+
+def test_all_pictures_are_written_though_nobody_reads_their_names(run, monkeypatch):
+    unread, writes = os.pipe()
+    os.close(unread)
+    with os.fdopen(writes, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        status, out = run("--batch", 2, "--width", 8, "--height", 8)
+    assert status == 0 and pixels(out.with_name("out_1.png")).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
+def test_memory_that_runs_out_is_told_with_what_to_do(run, monkeypatch, capsys, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(StyleAR, "encode_style", fails)
+    assert run()[0] == 2 and capsys.readouterr().err.startswith("error: Memory ran out: close other programs")
 
 
 def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
