@@ -12,6 +12,7 @@ WRITES = {
     "write_text",
     "write_bytes",
     "save_file",
+    "save_weights",
     "savefig",
     "save_pretrained",
     "savez",
