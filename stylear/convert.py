@@ -33,7 +33,7 @@ def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> 
 def _one_of(folder: Path):
     files, refused = weight_files(folder)
     if not files:
-        reason = f" ({refused[0]})" if refused else ""
+        reason = f" ({next(iter(refused.values()))})" if refused else ""
         raise MissingPart(f"There are no weights to convert in {folder}. Give a file or another folder.{reason}")
     if len(files) > 1:
         names = ", ".join(file.path.name for file in files)

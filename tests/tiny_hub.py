@@ -50,9 +50,13 @@ class Hub(BaseHTTPRequestHandler):
             self.end_headers()
         elif len(content) > 4096 and not self.path.startswith("/cdn"):
             self.send_response(302)
-            self.send_header("Location", f"/cdn/{name}")
-            self.send_header("X-Linked-Size", str(len(content)))
-            self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
+            told = {
+                "Location": f"/cdn/{name}",
+                "X-Linked-Size": str(len(content)),
+                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+            }
+            for header, value in (told | hub.told).items():
+                self.send_header(header, value)
             self.end_headers()
         else:
             self.send(content, whole)
@@ -61,22 +65,25 @@ class Hub(BaseHTTPRequestHandler):
         first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if first and self.server.ranges else 200)
         first *= self.server.ranges
-        self.send_header("Content-Length", str(len(content) - first))
+        body = self.server.spoil(content)[first:]
+        self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", f'"{hashlib.sha1(b"blob %d" % len(content) + bytes(1) + content).hexdigest()}"')
         self.end_headers()
         if whole:
-            content = self.server.spoil(content)[first:]
-            self.wfile.write(content[: self.server.cut or len(content)])
+            self.wfile.write(body[: self.server.cut or len(body)])
             self.server.cut = 0
             self.close_connection = True
 
 
 @contextmanager
 def serving() -> Iterator[ThreadingHTTPServer]:
-    """The server at `url`; `asked` is what it was asked for, `cut` breaks the next answer off, `spoil` changes it."""
+    """The server at `url`.
+
+    `asked` is what it was asked for; `cut` breaks the next answer off, `spoil` changes it, `told` are its lies.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.asked, server.cut, server.ranges, server.status = dict(FILES), [], 0, True, 0
-    server.spoil = lambda content: content
+    server.spoil, server.told = lambda content: content, {}
     server.handle_error = lambda *_: None  # of clients that were killed
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

@@ -42,6 +42,12 @@ class StyledModel(nn.Module):
             self.base = get_peft_model(base, lora)
         self.resampler = resampler.requires_grad_(True)
 
+    def forget_activations(self) -> None:
+        """Have each layer's activations computed again on the way back instead of kept: less memory, more time."""
+        base = self.base.base_model.model
+        enable = getattr(base, "activation_checkpointing_enable", None)  # its name since transformers 5
+        (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
+
     def forward(self, batch: Batch, features: Tensor | None, noise: Tensor | float = 0.0) -> Tensor:
         """Logits [B, n, V] at the answer's places.
 

@@ -277,7 +277,7 @@ def styled_model(base: ChameleonForConditionalGeneration, features: int, setting
                 if ".lora_A." in name:
                     torch.nn.init.normal_(weight, std=s.rank**-0.5)
     if s.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        styled.forget_activations()
     return styled
 
 

@@ -41,6 +41,15 @@ def test_the_oldest_comfyui_is_the_same_in_the_metadata_the_readme_and_the_chang
         assert f"{oldest} or newer" in (ROOT / name).read_text(encoding="utf-8")
 
 
+def test_every_dependency_is_declared_with_both_ends(project):
+    matrix = pytest.importorskip("matrix")
+    floors = matrix.floors(project["project"])
+    assert {"torch", "transformers", "peft", "open_clip_torch", "safetensors", "numpy", "pillow"} <= floors.keys()
+    for line in ("torch", "torch>=2", "torch<3", "torch>=2,<3.0b"):
+        with pytest.raises(ValueError, match="FLOOR"):
+            matrix.floors(project["project"] | {"dependencies": [line]})
+
+
 def test_requirements_change_nothing_that_comfyui_brings():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
@@ -72,7 +81,7 @@ def test_only_the_owner_publishes():
 def test_the_forms_for_issues_and_the_workflows_can_be_read():
     yaml = pytest.importorskip("yaml")
     files = sorted((ROOT / ".github").rglob("*.yml"))
-    assert len(files) == 4 and all(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
+    assert len(files) == 5 and all(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
 
 
 def test_only_download_may_use_the_network():

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from both_transformers import pil_processor
 from PIL import Image
 from safetensors.torch import load_file, save
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from stylear import condition
 from stylear.condition import (
@@ -189,7 +189,7 @@ def test_the_depth_model_sees_what_transformers_shows_it(depth_model, size):
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8))
     settings = {"keep_aspect_ratio": True, "ensure_multiple_of": 14, "resample": 3}
     settings |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-    processor = DPTImageProcessorPil(size={"height": 56, "width": 56}, **settings)
+    processor = pil_processor("DPT")(size={"height": 56, "width": 56}, **settings)
     expected = torch.as_tensor(np.asarray(processor(photo)["pixel_values"][0]))
     seen = []
     handle = depth_model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0][0]))

@@ -13,7 +13,7 @@ from stylear.files import held
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A server on this machine; `asked` is what it was asked for, `cut` breaks the next answer off."""
+    """A server here; `asked` is what it was asked for, `cut` breaks the next answer off, `told` are its lies."""
     monkeypatch.setenv("HF_TOKEN", "secret")
     with serving() as server:
         yield server
@@ -169,3 +169,61 @@ def test_the_command_fetches_prints_the_terms_and_the_files(hub, tmp_path, monke
     assert "adapter: me/adapter; MIT" in said.err and said.out.strip().endswith("model.safetensors")
     assert main(["download", folder, "--offline", "--parts", "adapter"]) == 0
     assert main(["download", folder, "--offline"]) == 2 and "me/base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["a file", "ftp://127.0.0.1/x", "data:,x", "http://[", "http://127.0.0.1/\u00e4"])
+def test_an_endpoint_that_leads_off_the_web_is_refused(fetch, hub, tmp_path, place):
+    (tmp_path / "secret").write_bytes(LARGE)
+    hub.told = {"Location": (tmp_path / "secret").as_uri() if place == "a file" else place}
+    with pytest.raises(BadInput, match="no address on the web"):
+        fetch()
+    assert not (tmp_path / "7b" / SHARD).exists()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"X-Linked-Size": "-1"}, {"X-Linked-Size": "x"}, {"X-Linked-Size": ""}, {"X-Linked-Etag": '"../.."'}],
+    ids=str,
+)
+def test_an_endpoint_that_announces_nonsense_is_refused(fetch, hub, told):
+    hub.told = told
+    with pytest.raises(BadInput, match="announces no checksum or size"):
+        fetch()
+
+
+def test_a_checksum_is_no_path(fetch, hub, tmp_path):
+    hub.told = {"X-Linked-Etag": '"../../x"'}
+    fetch()
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"7b"}
+
+
+def test_no_more_is_written_than_was_announced(fetch, hub, monkeypatch):
+    monkeypatch.setattr("stylear.download._CHUNK", 1000)
+    hub.spoil = lambda content: content * 100 if content == LARGE else content
+    written = []
+    with pytest.raises(BadCheckpoint, match="arrived damaged"):
+        fetch(progress=lambda name, done, total: written.append(done - total))
+    assert max(written) <= 1000
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_written_through(fetch, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    folder = tmp_path / "7b" / "base"
+    folder.mkdir(parents=True)
+    link = folder / f".model-00001-of-00002.safetensors.{hashlib.sha256(LARGE).hexdigest()[:12]}.part"
+    link.symlink_to(outside)
+    fetch()
+    assert outside.read_bytes() == b"" and (tmp_path / "7b" / SHARD).read_bytes() == LARGE
+
+
+def test_what_comes_to_be_there_during_a_download_is_left_alone(fetch, tmp_path):
+    other = tmp_path / "7b" / SHARD
+
+    def progress(name, done, total):
+        if name == other.name:
+            other.write_bytes(b"mine")
+
+    with pytest.raises(BadInput, match="there already"):
+        fetch(progress=progress)
+    assert other.read_bytes() == b"mine"
