@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--quick goes with --model mini")
         command, file = _shipped(given.command, of_mini)
         kind, start = command.load()
-        changes = [*given.changes, *more, *(["quick=true"] if quick else [])]
+        changes = [*given.changes, *more, *(["quick=true"] if quick else []), *_study(given)]
         if summary := start(read_settings(kind, given.config or file, changes)):
             say(summary)
     except ModuleNotFoundError as error:
@@ -87,6 +87,12 @@ def _pretrain(given: argparse.Namespace) -> None:
         say((given.work / "check.md").read_text(encoding="utf-8"))
 
 
+def _study(given: argparse.Namespace) -> list[str]:
+    """What --plan and --question of `study` change."""
+    asked = getattr(given, "question", None)
+    return [*(["plan=true"] if getattr(given, "plan", False) else []), *([f"questions=[{asked}]"] if asked else [])]
+
+
 def _shipped(name: str, of_mini: str | None) -> tuple[Command, Path]:
     """A command, or what `--model mini` makes of it, and the settings shipped for it."""
     command = COMMANDS[name]
@@ -126,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--model", choices=["mini"], help=f"{command.mini.help} (--model mini --help: its settings)"
             )
             sub.add_argument("--quick", action="store_true", help="with --model mini: fewer pictures, wider intervals")
+        if name == "study":
+            sub.add_argument("--plan", action="store_true", help="only say what there is to do and how long it takes")
+            sub.add_argument("--question", choices=list("abcdefghi"), help="answer this one alone")
         sub.add_argument("--config", type=Path, help="YAML file (default: the one shipped)")
         sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
     pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage or all")
