@@ -46,17 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
-        print(
-            f"error: {error.name} is not installed: python -m pip install -e '.[train]' in its folder", file=sys.stderr
-        )
+        say(f"error: {error.name} is not installed: python -m pip install -e '.[train]' in its folder", sys.stderr)
         return 2
     except (StyleARError, OSError, FloatingPointError, SafetensorError) as error:
         say(f"error: {error}", sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not (told := _ended_by_the_machine(error)):
+            raise
+        say(f"error: {told} What was saved stays: the same words go on from there. ({error})", sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
+        say("stopped: the same command goes on from here", sys.stderr)
         return 130
     return 0
+
+
+def _ended_by_the_machine(error: Exception) -> str | None:
+    """What ended a run that nothing was wrong with, and what to do; None for any other error."""
+    from stylear.memory import out_of_memory  # seconds to import, as the next
+
+    from .processes import left_alone
+
+    if out_of_memory(error):
+        return "Memory ran out: lower batch, micro_batch or workers where the command has them, or close programs."
+    return "Another process of this run has ended: see what it said." if left_alone(error) else None
 
 
 def _pretrain(given: argparse.Namespace) -> None:
@@ -67,10 +81,10 @@ def _pretrain(given: argparse.Namespace) -> None:
     from . import whole
 
     plan = whole.survey(given.work, given.downloads)
-    print(plan, flush=True)
+    say(str(plan))
     if not given.plan:
         whole.make(plan, given.downloads)
-        print((given.work / "check.md").read_text(encoding="utf-8"))
+        say((given.work / "check.md").read_text(encoding="utf-8"))
 
 
 def _study(given: argparse.Namespace) -> list[str]:

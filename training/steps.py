@@ -178,7 +178,19 @@ class Samples(Dataset):
 
     def loader(self, parts: Iterator[Sequence[int]], workers: int) -> Iterator[Rows]:
         """The samples of each part in turn, read ahead by `workers` processes. Raises BadInput."""
-        for rows in DataLoader(self, batch_size=None, sampler=parts, num_workers=workers):
+        loader = iter(DataLoader(self, batch_size=None, sampler=parts, num_workers=workers))
+        while True:
+            try:
+                rows = next(loader, None)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise BadInput(
+                    f"A process that reads ahead was ended, perhaps for want of memory: lower workers ({workers}) and "
+                    "run the same words again. What was saved stays."
+                ) from error
+            if rows is None:
+                return
             if isinstance(rows, BadInput):
                 raise rows
             yield rows

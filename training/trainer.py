@@ -302,7 +302,7 @@ def styled_model(base: ChameleonForConditionalGeneration, features: int, setting
     if s.base_rate:
         styled.base.requires_grad_(True)
     if s.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        styled.forget_activations()
     return styled
 
 

@@ -291,8 +291,8 @@ def test_a_part_that_training_does_not_use_is_refused_before_anything_is_read(na
 
 def test_a_run_begins_without_a_warning_about_checkpointing(root):
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*is_gradient_checkpointing")
-        Trainer(tiny_tokens.settings(root), plain())
+        warnings.filterwarnings("error", ".*gradient_checkpointing")
+        Trainer(tiny_tokens.settings(root, gradient_checkpointing=True), plain())
 
 
 def test_holding_out_everything_is_refused(root):
