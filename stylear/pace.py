@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 
@@ -74,7 +75,7 @@ class Pace:
     def costs(
         self, model: Chameleon, codes: int, rows: int, most: int, cancelled: Callable[[], bool] | None = None
     ) -> dict[int, float]:
-        """Seconds of a pass over `rows` rows for each of WINDOWS, up to `most`, that could pay.
+        """Seconds of a pass over `rows` rows for each of WINDOWS, up to `most`, that could pay, and halfway between.
 
         `codes`: how many rows of the head are read. What is not known yet is measured, in two passes for each window,
         more if they are short, and not for windows that make a pass longer than a device can profit from.
@@ -92,7 +93,8 @@ class Pace:
             costs[window] = known[window]
             if window > 1 and costs[window] >= 2 * costs[window // 2]:
                 break  # no code of it is cheaper, and larger ones will not be either
-        return costs
+        between = {(a + b) // 2: (costs[a] + costs[b]) / 2 for a, b in pairwise(costs) if b - a > 1}
+        return costs | between
 
 
 @torch.inference_mode()

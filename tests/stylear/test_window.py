@@ -368,7 +368,7 @@ def timed_passes(monkeypatch) -> list[tuple[int, int]]:
 def test_the_cost_of_windows_is_measured_once_and_kept(model, monkeypatch):
     seen, measured = timed_passes(monkeypatch), Pace()
     costs = measured.costs(model, CODES, 2, 64)
-    assert costs == dict.fromkeys(WINDOWS, 1.0) and len(seen) == 2 * len(WINDOWS)
+    assert costs == dict.fromkeys((*WINDOWS, 3, 6, 12, 24, 48), 1.0) and len(seen) == 2 * len(WINDOWS)
     assert measured.costs(model, CODES, 2, 64) == costs and len(seen) == 2 * len(WINDOWS)
     assert measured.costs(model, CODES, 1, 64) == costs and len(seen) == 4 * len(WINDOWS)
 
@@ -387,7 +387,8 @@ def test_other_programs_on_the_cpu_do_not_count_as_a_slow_pass(model, monkeypatc
 
 def test_no_window_is_timed_that_is_larger_than_the_picture(model, monkeypatch):
     seen = timed_passes(monkeypatch)
-    assert set(Pace().costs(model, CODES, 2, 12)) == {1, 2, 4, 8} == {window for _, window in seen}
+    assert set(Pace().costs(model, CODES, 2, 12)) == {1, 2, 3, 4, 6, 8}
+    assert {window for _, window in seen} == {1, 2, 4, 8}
 
 
 @pytest.mark.parametrize("rows,most", [(2, 64), (16, 32), (128, 4), (1024, 1)])
@@ -402,9 +403,14 @@ def test_windows_whose_codes_are_no_cheaper_are_not_timed_further(model, monkeyp
     assert Pace().costs(model, CODES, 2, 64) == {1: 1.0, 2: 2.0}
 
 
+def test_a_window_between_two_that_were_timed_costs_what_lies_between(model, monkeypatch):
+    monkeypatch.setattr(pace, "_measure", lambda model, codes, rows, window, cancelled: 8.0 + window)
+    assert Pace().costs(model, CODES, 2, 16) == {window: 8.0 + window for window in (1, 2, 3, 4, 6, 8, 12, 16)}
+
+
 def test_timing_ends_when_it_is_cancelled_and_goes_on_where_it_was(model, monkeypatch):
     seen, measured = timed_passes(monkeypatch), Pace()
     with pytest.raises(Cancelled):
         measured.costs(model, CODES, 2, 64, lambda: len(seen) == 5)
     assert len(seen) == 5
-    assert set(measured.costs(model, CODES, 2, 4)) == {1, 2, 4} and len(seen) == 5 + 2
+    assert set(measured.costs(model, CODES, 2, 4)) == {1, 2, 3, 4} and len(seen) == 5 + 2
