@@ -153,7 +153,7 @@ def bench(options: argparse.Namespace) -> None:
         whole("--reference-passes", passes, 0, 2**31 - 1)
     passes = 0 if options.no_reference else passes
     result = measures.run(
-        *(subject, options.windows, settings, batch, passes, options.quantize),
+        *(subject, options.windows, settings, batch, passes, options.quantize, options.compile),
         said=lambda name: print(f"measuring {name}", file=sys.stderr),
     )
     print(json.dumps(result, indent=1) if options.json else measures.table(result))
@@ -257,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="the base in so many bits, and what it loses",
     )
+    timed.add_argument("--compile", action="store_true", help="every window once more, rewritten by torch.compile")
     timed.add_argument("--json", action="store_true", help="print JSON")
 
     files = _command(commands, "info", info, "what each file or folder holds")

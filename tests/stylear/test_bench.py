@@ -58,6 +58,29 @@ def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, small):
     assert after < 0.6 * before and 0 < result["quantized"][0]["logits_error"] < 0.1
 
 
+def test_every_window_is_measured_once_more_with_compiled_layers_where_that_can_be(capsys, small, monkeypatch):
+    asked = ["--shape", "mini", "--windows", "1", "2", "--no-reference", "--compile", "--json", "--device", "cpu"]
+    names = ["window 1", "window 2", "compiled window 1", "compiled window 2"]
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    assert main(["bench", *asked]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == names and rows[0]["passes"] == rows[2]["passes"] == 8
+
+    def fail(call, **_):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert main(["bench", *asked]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["rows"]] == names[:2]
+
+
+def test_random_weights_are_spread_as_transformers_begins_with():
+    base = random_subject("mini", torch.device("cpu"), torch.float32).base
+    assert abs(float(base.model.layers[0].mlp.down_proj.weight.std()) - 0.02) < 1e-3
+    assert abs(float(base.model.embed_tokens.weight.std()) - 0.02) < 1e-3
+    assert bool((base.model.norm.weight == 1).all())
+
+
 def test_one_command_says_what_each_quantisation_loses(capsys, small):
     asked = ["--shape", "mini", "--windows", "1", "--quantize", "int8", "int4", "--batch", "3", "--no-reference"]
     assert main(["bench", *asked, "--device", "cpu"]) == 0
