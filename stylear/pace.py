@@ -15,7 +15,7 @@ from .memory import check_room
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 _SLOTS = 256  # what a timed pass looks back at
 _REPEATS = 2  # at least, of which the first also warms up
-_ENOUGH = 0.02  # seconds of passes; the shorter they are, the more whatever else runs disturbs one
+_ENOUGH = 0.05  # seconds of passes; the shorter they are, the more whatever else runs disturbs one
 _TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, and larger windows cannot pay
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
@@ -108,6 +108,8 @@ class Pace:
             costs[window] = known[window]
             if window > 1 and costs[window] >= 2 * costs[window // 2]:
                 break  # no code of it is cheaper, and larger ones will not be either
+        for small, large in reversed(list(pairwise(costs))):
+            costs[small] = min(costs[small], costs[large])  # what disturbs a timing only ever adds to it
         between = {(a + b) // 2: (costs[a] + costs[b]) / 2 for a, b in pairwise(costs) if b - a > 1}
         return costs | between
 

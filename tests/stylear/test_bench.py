@@ -95,6 +95,12 @@ def test_one_command_says_what_each_quantisation_loses(capsys, small):
     assert [row["name"] for row in result["rows"]] == ["int8 window 1", "int4 window 1"]
 
 
+def test_the_fastest_of_several_runs_counts(monkeypatch):
+    runs = iter([(1.0, 3.0, 8.0), (2.0, 1.0, 8.0), (3.0, 2.0, 8.0)])
+    monkeypatch.setattr(bench, "_run_once", lambda device, call: next(runs))
+    assert bench._measured(torch.device("cpu"), lambda: None, 3) == (2.0, 1.0, 8.0)  # by CPU seconds
+
+
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_the_logits_that_are_compared_are_those_that_codes_are_drawn_from(small, cfg):
     subject = random_subject("mini", torch.device("cpu"), torch.float32)
@@ -115,7 +121,15 @@ def test_a_random_lora_of_a_shape_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "option", [("--windows", "0"), ("--windows", "17"), ("--batch", "0"), ("--top-k", "0"), ("--model", "/nowhere")]
+    "option",
+    [
+        ("--windows", "0"),
+        ("--windows", "17"),
+        ("--batch", "0"),
+        ("--repeat", "0"),
+        ("--top-k", "0"),
+        ("--model", "/nowhere"),
+    ],
 )
 def test_a_bench_of_what_cannot_be_is_refused(option, bundle, capsys):
     assert main(["bench", "--model", str(bundle), "--no-reference", "--device", "cpu", *option]) == 2

@@ -376,7 +376,7 @@ def test_the_cost_of_windows_is_measured_once_and_kept(model, monkeypatch):
 def test_short_passes_are_timed_more_often(model, monkeypatch):
     seen = timed_passes(monkeypatch)
     monkeypatch.setattr(pace, "_clock", lambda device: lambda: len(seen) / 128)
-    assert Pace().costs(model, CODES, 2, 1) == {1: 1 / 128} and len(seen) == 3
+    assert Pace().costs(model, CODES, 2, 1) == {1: 1 / 128} and len(seen) == 7
 
 
 def test_other_programs_on_the_cpu_do_not_count_as_a_slow_pass(model, monkeypatch):
@@ -416,6 +416,14 @@ def test_windows_whose_codes_are_no_cheaper_are_not_timed_further(model, monkeyp
 def test_a_window_between_two_that_were_timed_costs_what_lies_between(model, monkeypatch):
     monkeypatch.setattr(pace, "_measure", lambda model, codes, rows, window, cancelled: 8.0 + window)
     assert Pace().costs(model, CODES, 2, 16) == {window: 8.0 + window for window in (1, 2, 3, 4, 6, 8, 12, 16)}
+
+
+def test_no_window_costs_more_than_a_larger_one(model, monkeypatch):
+    """What disturbs a timing only ever adds to it."""
+    timed = {1: 9.0, 2: 3.0, 4: 5.0, 8: 4.0, 16: 6.0}
+    monkeypatch.setattr(pace, "_measure", lambda model, codes, rows, window, cancelled: timed[window])
+    costs = Pace().costs(model, CODES, 2, 16)
+    assert [costs[window] for window in timed] == [3.0, 3.0, 4.0, 4.0, 6.0]
 
 
 def test_timing_ends_when_it_is_cancelled_and_goes_on_where_it_was(model, monkeypatch):
