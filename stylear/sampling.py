@@ -93,8 +93,10 @@ class _Run:
     """The pictures of one call: what is drawn of them, what is guessed ahead, and the cache of what was read.
 
     A picture's `body` is its codes and line ends in reading order, as indices into the codes and, behind them, the
-    new line. The first `places[picture]` codes are drawn; those behind are guesses. `live` are the pictures that the
-    cache has rows for: as many for each of the readings that guidance weighs, one reading behind the other.
+    new line. The first `places[picture]` codes are drawn; those behind are guesses, up to `refined[picture]` made anew
+    by a pass that drew there: a wrong one further on does not tell how good guesses in a window are. `live` are the
+    pictures that the cache has rows for: as many for each of the readings that guidance weighs, one reading behind the
+    other.
     """
 
     def __init__(self, model, vocabulary, prompts, grid, seeds, settings, windows):
@@ -104,7 +106,7 @@ class _Run:
         self.weights = tuple(readings.values())
         self.height, self.width = (LATENTS_PER_GRID * side for side in grid)
         self.total = self.height * self.width
-        self.places, self.live = [0] * len(seeds), list(range(len(seeds)))
+        self.places, self.live, self.refined = [0] * len(seeds), list(range(len(seeds))), [0] * len(seeds)
         codes = len(vocabulary.code_ids)
         self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
         self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
@@ -211,14 +213,16 @@ class _Run:
         for picture, values in zip(self.live, found, strict=True):
             drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :] or values[:count]
             body, first, standing = self.body[picture], self.places[picture], True
+            refined, self.refined[picture] = self.refined[picture], first + count
             for place, code in enumerate(guesses[: self.total - first], start=first):
                 at = self._at(place)
                 if standing:
                     code = self._draw_again(picture, place) if doubt[place - first] else drawn[place - first]
+                    right = body[at] == code
                     self.places[picture] += 1
-                    if body[at] != _UNKNOWN:
-                        self.windows.tell(place - first, body[at] == code)
-                    standing = place + 1 < first + count and body[at] == code
+                    if right or (body[at] != _UNKNOWN and (count == 1 or place < refined)):
+                        self.windows.tell(place - first, right)
+                    standing = place + 1 < first + count and right
                 body[at] = code
 
     def _drop_finished(self) -> None:

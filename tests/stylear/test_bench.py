@@ -101,6 +101,23 @@ def test_the_fastest_of_several_runs_counts(monkeypatch):
     assert bench._measured(torch.device("cpu"), lambda: None, 3) == (2.0, 1.0, 8.0)  # by CPU seconds
 
 
+def test_on_a_gpu_a_run_ends_when_the_gpu_does_and_seconds_are_what_counts(monkeypatch):
+    """With stand-ins for the GPU's calls."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("wait"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append("forget"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    gpu = torch.device("cuda")
+    assert bench._run_once(gpu, lambda: calls.append("run"))[2] == 3.0
+    assert calls == ["wait", "forget", "run", "wait"]
+    runs = iter([(1.0, 3.0, 8.0), (2.0, 1.0, 8.0)])
+    monkeypatch.setattr(bench, "_run_once", lambda device, call: next(runs))
+    fastest = bench._measured(gpu, lambda: None, 2)
+    first = bench._row("reference", 10, 1.0, (4.0, 4.0, 0.0), None, 2**30, 1e9)
+    assert fastest == (1.0, 3.0, 8.0)
+    assert bench._row("window 1", 5, 1.0, fastest, first, 2**30, 1e9, on_gpu=True).ratio == 4.0
+
+
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_the_logits_that_are_compared_are_those_that_codes_are_drawn_from(small, cfg):
     subject = random_subject("mini", torch.device("cpu"), torch.float32)

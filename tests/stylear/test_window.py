@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_tokenizer import tiny_tokenizer_json
 
 from stylear import drawing, pace, sampling
@@ -334,6 +335,18 @@ def test_the_chosen_window_is_as_long_as_the_guesses_that_come_true(right, best)
 
 def test_the_chosen_window_is_worth_its_cost():
     assert told(Windows({1: 1.0, 4: 4.0, 16: 16.0}), 15).best() == 1
+
+
+def test_a_wrong_guess_that_no_pass_had_made_anew_does_not_speak_against_windows(smooth, vocabulary, monkeypatch):
+    """Planted: every guess is the least likely code, so each pass draws one code and finds the first guess wrong."""
+    monkeypatch.setattr(
+        sampling.Outlook, "expect", lambda self, p, f, guided, ahead: -F.pad(guided, (0, 0, 0, ahead), mode="replicate")
+    )
+    heard = []
+    monkeypatch.setattr(Windows, "tell", lambda self, before, right: heard.append((before, right)))
+    start = start_of(smooth, vocabulary, "", 1)
+    sample(smooth, vocabulary, start, (2, 2), [0], SamplingSettings(top_k=1), window=4)
+    assert heard == [(0, False)] * 14  # of 16 codes; the first had no guess, and the guess of the second was new
 
 
 def test_guesses_that_mostly_come_true_behind_others_are_worth_a_large_window():
