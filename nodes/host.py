@@ -15,6 +15,7 @@ from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 
 from ..stylear.errors import BadInput, MissingPart
+from ..stylear.files import new_file
 from ..stylear.images import is_plain, to_pil
 
 MINI = "mini (bundled)"
@@ -55,11 +56,10 @@ def offer_pictures() -> None:
     try:
         for picture in (file for folder in PICTURES for file in sorted(folder.glob("*.png"))):
             offered = target / f"{FOLDER}_{picture.name}"
-            if not offered.exists():
-                draft = offered.with_suffix(f".{os.getpid()}")
-                shutil.copyfile(picture, draft)
-                os.replace(draft, offered)
-    except OSError as error:
+            if not os.path.lexists(offered):
+                with new_file(offered) as draft:
+                    shutil.copyfile(picture, draft)
+    except (OSError, BadInput) as error:
         logging.warning("StyleAR: the example pictures could not be copied to %s: %s", target, error)
 
 

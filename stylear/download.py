@@ -7,13 +7,16 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
+from http.client import HTTPException
 from pathlib import Path
+from reprlib import repr as short
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
 
 from .checkpoint.files import weight_map
 from .errors import BadCheckpoint, BadInput, MissingPart
-from .files import new_file
+from .files import check_new, held, in_words, new_file, sync
 
 SUMS = "SHA256SUMS"
 CHAMELEON = "Chameleon Research License (of Meta's Chameleon, which the weights come from): research, not commercial"
@@ -96,23 +99,25 @@ def download(
     default what HF_ENDPOINT says, else huggingface_hub's own. HF_TOKEN is handed on. A file is written as
     .NAME.VERSION.part, gone on with when the command is run again, compared with the checksum that the endpoint
     announces, and noted in FOLDER/SHA256SUMS. `progress(file, done, total)` in bytes. Raises BadInput,
-    MissingPart or BadCheckpoint.
+    MissingPart or BadCheckpoint; BadInput too where another download fills FOLDER.
     """
     refused = [f"{name} ({part.terms})" for name, part in parts.items() if part.accept and not accept]
     if refused:
         raise BadInput(f"Read these terms and say --accept if you agree: {'; '.join(refused)}.")
     hub, folder, found = _Hub(endpoint), Path(folder), []
-    for name, part in parts.items():
-        files = list(part.files)
-        for repository, path in files:  # grows where an index names shards
-            target = folder / name / path.rpartition("/")[2]
-            checksum = hub.fetch(repository, path, target, path in part.optional, progress)
-            if checksum is None:
-                continue
-            found.append(target)
-            _note(folder, target, checksum)
-            if path.endswith(".index.json"):
-                files += [(repository, shard) for shard in _shards(target)]
+    with held(folder), in_words(folder):
+        _remove(folder.glob(f".{SUMS}.*"))  # what a killed run was writing
+        for name, part in parts.items():
+            files = list(part.files)
+            for repository, path in files:  # grows where an index names shards
+                target = folder / name / path.rpartition("/")[2]
+                checksum = hub.fetch(repository, path, target, path in part.optional, progress)
+                if checksum is None:
+                    continue
+                found.append(target)
+                _note(folder, target, checksum)
+                if path.endswith(".index.json"):
+                    files += [(repository, shard) for shard in _shards(target)]
     return found
 
 
@@ -155,8 +160,10 @@ class _Remote:
 class _Stay(urllib.request.HTTPRedirectHandler):
     """Reports a redirect instead of following it: its headers have the checksum."""
 
-    def redirect_request(self, *_):
+    def http_error_302(self, *_):
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class _Hub:
@@ -189,7 +196,9 @@ class _Hub:
                     raise BadInput(f"{target} is not the published {path} of {repository}. Move it away first.")
                 return found
             target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.{remote.checksum[:12]}.part")
+            draft = target.with_name(f".{target.name}.{_letters(remote.checksum)[:12]}.part")
+            if draft.is_symlink():
+                draft.unlink()  # what it leads to is not ours to write
             draft.touch()
             while (done := draft.stat().st_size) < remote.size:
                 self._stream(remote, draft, url, lambda *seen: progress and progress(target.name, *seen))
@@ -199,24 +208,29 @@ class _Hub:
         if not found:
             draft.unlink()
             raise BadCheckpoint(f"{path} of {repository} arrived damaged and was deleted. Run the command again.")
+        sync(draft)
+        check_new(target)  # it may have come to be there meanwhile
         os.replace(draft, target)
+        _remove(target.parent.glob(f".{escape(target.name)}.*.part"))  # of versions that are published no more
         return found
 
     def _announced(self, url: str) -> _Remote:
         """Follow redirects on the same server to the one that names the file's size and checksum."""
         for _ in range(5):
-            request = urllib.request.Request(url, method="HEAD", headers=self._headers(url, url))  # noqa: S310
+            url = _web(url)
+            request = urllib.request.Request(url, method="HEAD", headers=self._headers(url, url))  # noqa: S310 - _web
             try:
                 answer = self._look.open(request, timeout=30)
             except HTTPError as error:
                 if error.code not in _REDIRECTS:
                     raise
                 answer = error
-            headers, place = answer.headers, urljoin(url, answer.headers.get("Location") or url)
+            headers = answer.headers
+            place = _web(url, headers.get("Location") or "")
             if headers.get("X-Linked-Etag") or place == url:
                 checksum = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
                 size = headers.get("X-Linked-Size") or headers.get("Content-Length")
-                if not checksum or size is None:
+                if not _letters(checksum) or not (size or "").isdecimal():
                     raise BadInput(f"{url} announces no checksum or size. Use another endpoint.")
                 return _Remote(place, int(size), checksum)
             url = place
@@ -228,12 +242,12 @@ class _Hub:
         if free < remote.size - done:
             raise BadInput(f"{draft.parent} has {free >> 20} MiB free and {draft.name} takes {remote.size >> 20} MiB.")
         headers = self._headers(remote.url, first) | ({"Range": f"bytes={done}-"} if done else {})
-        request = urllib.request.Request(remote.url, headers=headers)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as answer, draft.open("r+b") as file:  # noqa: S310
+        request = urllib.request.Request(remote.url, headers=headers)  # noqa: S310 - _web
+        with urllib.request.urlopen(request, timeout=60) as answer, draft.open("r+b") as file:  # noqa: S310 - _web
             done = done if answer.status == 206 else 0  # else the server begins again
             file.truncate(done)
             file.seek(done)
-            while chunk := answer.read(_CHUNK):
+            while done <= remote.size and (chunk := answer.read(_CHUNK)):
                 done += file.write(chunk)
                 progress(done, remote.size)
 
@@ -254,10 +268,33 @@ def _told(repository: str, path: str) -> Iterator[None]:
                 f"{repository} is not open to you: accept its licence on its page and set HF_TOKEN, then run it again."
             ) from error
         raise MissingPart(f"{path} of {repository}: the server answers {error.code}. Try another endpoint.") from error
-    except (URLError, TimeoutError, ConnectionError) as error:
+    except BadInput:  # a ValueError too
+        raise
+    except (URLError, TimeoutError, ConnectionError, HTTPException, ValueError) as error:
         raise MissingPart(
             f"{path} of {repository} was not reached ({error}). Run it again to go on, or give --endpoint a mirror."
         ) from error
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def _web(url: str, place: str = "") -> str:
+    """Where `place` leads from `url`; BadInput unless that is on the web, so that no answer leads to a local file."""
+    try:
+        found = urljoin(url, place)
+        if urlsplit(found).scheme in ("http", "https") and found.isascii():
+            return found
+    except ValueError:  # half an address
+        pass
+    raise BadInput(f"{url} leads to {short(place)}, which is no address on the web. Use another endpoint.")
+
+
+def _letters(checksum: str) -> str:
+    """What of a checksum can stand in a file's name."""
+    return "".join(filter(str.isalnum, checksum))
 
 
 def _shards(index: Path) -> list[str]:
@@ -274,7 +311,7 @@ def _agreed(path: Path, remote: _Remote) -> str:
     found = _sha256(path)
     if len(remote.checksum) == 40:
         whole = b"blob %d\0" % remote.size + path.read_bytes()
-        return found if hashlib.sha1(whole).hexdigest() == remote.checksum else ""  # noqa: S324
+        return found if hashlib.sha1(whole).hexdigest() == remote.checksum else ""  # noqa: S324 - git's own
     return found if len(remote.checksum) != 64 or found == remote.checksum else ""
 
 

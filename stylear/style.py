@@ -62,14 +62,14 @@ class StyleTokens:
         generator = torch.Generator().manual_seed(whole("seed", seed, 0, SEEDS - 1))
         return self.with_tokens(self.tokens + gamma * torch.randn(self.tokens.shape, generator=generator))
 
-    def save(self, path: str | PathLike) -> None:
-        """Write a small safetensors file. The file appears whole or not at all, and replaces an older one.
+    def save(self, path: str | PathLike, overwrite: bool = False) -> None:
+        """Write a small safetensors file, which appears whole or not at all.
 
-        Raises BadInput where there is no such folder.
+        Raises BadInput where there is no such folder, or a file and `overwrite` is false.
         """
         tensors = {"tokens": self.tokens} | ({} if self.features is None else {"features": self.features})
         data = save(tensors, metadata={"stylear": json.dumps(KIND)})
-        with new_file(path, overwrite=True) as draft:
+        with new_file(path, overwrite) as draft:
             draft.write_bytes(data)
 
     @classmethod

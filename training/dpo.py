@@ -180,7 +180,7 @@ def _train(settings: DPOSettings, folder: Path, parts: Parts, accelerator: Accel
     base, vocabulary = parts.base(_dtype(settings))
     model = Step(StyledModel.from_adapter(base, parts.place("adapter"))).train()
     if settings.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        model.styled.forget_activations()
     pairs, resampler = load_pairs(folder / "preferences"), model.styled.resampler
     features = style_features(pairs, parts.image_encoder().to(accelerator.device))
     shape = resampler.config.tokens, resampler.config.output

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ChameleonForConditionalGeneration
 
-from stylear.checkpoint import load_adapter
+from stylear.checkpoint import load_adapter, save_weights
 from stylear.lora import from_peft, lora_rank, to_peft
 from stylear.resampler import Resampler
 
@@ -42,6 +41,12 @@ class StyledModel(nn.Module):
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing. is deprecated", FutureWarning)
             self.base = get_peft_model(base, lora)
         self.resampler = resampler.requires_grad_(True)
+
+    def forget_activations(self) -> None:
+        """Have each layer's activations computed again on the way back instead of kept: less memory, more time."""
+        base = self.base.base_model.model
+        enable = getattr(base, "activation_checkpointing_enable", None)  # its name since transformers 5
+        (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def forward(self, batch: Batch, features: Tensor | None, noise: Tensor | float = 0.0) -> Tensor:
         """Logits [B, n, V] at the answer's places.
@@ -89,4 +94,4 @@ def write_adapter(
     header = {"format": "pt", "stylear": json.dumps(dict(metadata))}
     for name, weights in (("model", lora), ("image_proj", resampler)):
         plain = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
-        write_atomically(folder / f"{name}.safetensors", lambda path, plain=plain: save_file(plain, path, header))
+        write_atomically(folder / f"{name}.safetensors", lambda path, plain=plain: save_weights(plain, path, header))

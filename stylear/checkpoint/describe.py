@@ -28,7 +28,9 @@ def describe(path: str | Path) -> list[str]:
     lines = []
     for folder in [path, *sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))]:
         files, refused = weight_files(folder)
-        lines += [line for file in files for line in _lines(file)] + [f"not read: {error}" for error in refused]
+        lines += [line for file in files for line in _lines(file)] + [
+            f"not read: {error}" for error in refused.values()
+        ]
     if not lines:
         raise MissingPart(f"There are no weights in {path}. Give another folder, or a file.")
     return lines

@@ -88,21 +88,21 @@ def _open_tensors(path: Path) -> WeightFile:
     raise BadCheckpoint(f"{path} is neither safetensors nor a PyTorch checkpoint. Download the file again.")
 
 
-def weight_files(folder: Path) -> tuple[list[WeightFile], list[BadCheckpoint | MissingPart]]:
-    """Every set of weights in a folder (shards count once), and why other files could not be read."""
-    found, refused, sharded = [], [], set()
+def weight_files(folder: Path) -> tuple[list[WeightFile], dict[Path, BadCheckpoint | MissingPart]]:
+    """Every set of weights in a folder (shards count once), and why each other file could not be read."""
+    found, refused, sharded = [], {}, set()
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     for path in (path for path in paths if path.name.endswith(".index.json")):
         try:
             sharded |= set(weight_map(path).values())
             found.append(_open_index(path))
         except (BadCheckpoint, MissingPart) as error:
-            refused.append(error)
+            refused[path] = error
     for path in (path for path in paths if path.suffix in SUFFIXES and path.name not in sharded):
         try:
             found.append(open_weights(path))
         except (BadCheckpoint, MissingPart) as error:
-            refused.append(error)
+            refused[path] = error
     return found, refused
 
 

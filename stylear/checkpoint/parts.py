@@ -14,11 +14,15 @@ from .files import WeightFile, open_weights, weight_files
 
 @dataclass(frozen=True)
 class Part:
-    """A part's name for people, the files that may hold it, and how to get one."""
+    """A part's name for people, the files that may hold it, how to get one, and what its files are called.
+
+    `called`: a word in its file's name, by which one that cannot be read is known, of a part that may be absent.
+    """
 
     name: str
     files: str
     get: str
+    called: str = ""
 
 
 PARTS = {
@@ -58,6 +62,7 @@ PARTS = {
         "sam_vit_b, sam_vit_l or sam_vit_h as .pth or .safetensors",
         "run python -m stylear download, or get sam_vit_b_01ec64.pth from the segment-anything page of Meta, or give a "
         "mask instead",
+        "sam",
     ),
 }
 
@@ -131,7 +136,7 @@ class Place:
 
     path: Path
     remedy: str = ""
-    _seen: dict[Path, tuple[list[WeightFile], list[StyleARError]]] = field(default_factory=dict, repr=False)
+    _seen: dict[Path, tuple[list[WeightFile], dict[Path, StyleARError]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, place: "str | Path | Place") -> "Place":
@@ -143,10 +148,10 @@ class Place:
         """The place itself, or the folder that its file is in."""
         return replace(self, path=self.path.parent) if self.path.is_file() else self
 
-    def look(self, path: Path) -> tuple[list[WeightFile], list[StyleARError]]:
+    def look(self, path: Path) -> tuple[list[WeightFile], dict[Path, StyleARError]]:
         """The weights that a file or folder is or holds, and why others in the folder were refused."""
         if path not in self._seen:
-            self._seen[path] = weight_files(path) if path.is_dir() else ([open_weights(path)], [])
+            self._seen[path] = weight_files(path) if path.is_dir() else ([open_weights(path)], {})
         return self._seen[path]
 
     def levels(self) -> list[list[Path]]:
@@ -189,7 +194,7 @@ def find(kind: str, place: str | Path | Place) -> Found:
         hits = [found[kind] for found in map(parts_in, files) if kind in found]
         if hits:
             return _only(kind, hits)
-    refused = [error for level in levels for folder in level for error in place.look(folder)[1]]
+    refused = [error for level in levels for folder in level for error in place.look(folder)[1].values()]
     reason, *others = [str(error).splitlines()[0] for error in refused] or [""]
     raise MissingPart(
         f"{reason} No {part.name} was found in {levels[0][0]}: {remedy}.".lstrip()
@@ -202,16 +207,19 @@ def find(kind: str, place: str | Path | Place) -> Found:
 def holds(kind: str, place: str | Path | Place) -> bool:
     """Whether the part is in a folder or in one directly below it.
 
-    BadCheckpoint if it is not and one of these holds nothing but files that were refused: the part may be one.
+    BadCheckpoint if it is not and a file was refused that may be the part: it is called so, or its folder holds no
+    other weights.
     """
     place = Place.of(place)
     looked = [place.look(folder) for level in place.levels() for folder in level]
     if any(kind in parts_in(file) for files, _ in looked for file in files):
         return True
+    part = PARTS[kind]
     for files, refused in looked:
-        if refused and not files:
-            reason = str(refused[0]).splitlines()[0]
-            raise BadCheckpoint(f"{reason} It may be the {PARTS[kind].name}, which no other file here is.")
+        for path, error in refused.items():
+            if not files or part.called in re.findall(r"[^\W_]+", path.name.lower()):
+                reason = str(error).splitlines()[0]
+                raise BadCheckpoint(f"{reason} It may be the {part.name}, which no other file here is.")
     return False
 
 

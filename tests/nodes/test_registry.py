@@ -41,6 +41,15 @@ def test_the_oldest_comfyui_is_the_same_in_the_metadata_the_readme_and_the_chang
         assert f"{oldest} or newer" in (ROOT / name).read_text(encoding="utf-8")
 
 
+def test_every_dependency_is_declared_with_both_ends(project):
+    matrix = pytest.importorskip("matrix")
+    floors = matrix.floors(project["project"])
+    assert {"torch", "transformers", "peft", "open_clip_torch", "safetensors", "numpy", "pillow"} <= floors.keys()
+    for line in ("torch", "torch>=2", "torch<3", "torch>=2,<3.0b"):
+        with pytest.raises(ValueError, match="FLOOR"):
+            matrix.floors(project["project"] | {"dependencies": [line]})
+
+
 def test_requirements_change_nothing_that_comfyui_brings():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
@@ -72,7 +81,7 @@ def test_only_the_owner_publishes():
 def test_the_forms_for_issues_and_the_workflows_can_be_read():
     yaml = pytest.importorskip("yaml")
     files = sorted((ROOT / ".github").rglob("*.yml"))
-    assert len(files) == 4 and all(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
+    assert len(files) == 5 and all(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
 
 
 def test_only_download_may_use_the_network():
@@ -80,3 +89,12 @@ def test_only_download_may_use_the_network():
         text = file.read_text(encoding="utf-8")
         if file.name != "download.py":
             assert not re.search(r"urllib\.request|(import|from) (requests|httpx|socket|huggingface_hub)\b", text), file
+
+
+def test_every_shipped_file_can_be_written_on_windows_and_macos():
+    folders = ("nodes", "stylear", "web", "locales", "workflows", "docs")
+    files = [file.relative_to(ROOT).as_posix() for folder in folders for file in (ROOT / folder).rglob("*")]
+    assert len({name.lower() for name in files}) == len(files), "names that differ in case only"
+    for name in files:
+        assert len(name) < 120 and re.fullmatch(r"[\w.,/-]+", name, re.ASCII), name
+        assert not re.search(r"(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)|\.(/|$)", name, re.IGNORECASE), name

@@ -6,13 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from both_transformers import pil_processor
 from PIL import Image
 from safetensors.torch import load_file, save
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
 from stylear import condition
 from stylear.condition import (
+    KINDS,
     choose_crop,
     condition_pixels,
     cover,
@@ -103,6 +104,21 @@ def test_a_map_is_cropped_in_the_middle_and_always_alike():
     assert abs(pixels[0, 0, 0, 0] + pixels[0, 0, 0, -1] - (2 * 399 * 160 / 65535 - 2)) < 0.05
 
 
+def test_a_segmentation_map_keeps_its_colours_and_a_depth_map_blends_between_them():
+    areas = np.zeros((500, 300, 3), np.uint8)
+    areas[:, 130:] = 200, 40, 0
+    colours = {
+        kind: {tuple(colour) for colour in condition_pixels(areas, 64, 8, kind)[0].flatten(1).T.tolist()}
+        for kind in KINDS
+    }
+    assert len(colours["segmentation"]) == 2 < len(colours["depth"])
+
+
+def test_a_map_of_a_kind_that_is_none_is_refused():
+    with pytest.raises(BadInput, match="'edges'. Use one of depth, segmentation"):
+        condition_pixels(Image.new("L", (64, 64)), 64, kind="edges")
+
+
 def test_white_is_one_and_black_minus_one_and_transparency_is_white():
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
     assert condition_pixels(image, 64).unique().tolist() == [-1]
@@ -173,7 +189,7 @@ def test_the_depth_model_sees_what_transformers_shows_it(depth_model, size):
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8))
     settings = {"keep_aspect_ratio": True, "ensure_multiple_of": 14, "resample": 3}
     settings |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-    processor = DPTImageProcessorPil(size={"height": 56, "width": 56}, **settings)
+    processor = pil_processor("DPT")(size={"height": 56, "width": 56}, **settings)
     expected = torch.as_tensor(np.asarray(processor(photo)["pixel_values"][0]))
     seen = []
     handle = depth_model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0][0]))

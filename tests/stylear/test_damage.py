@@ -150,6 +150,15 @@ def test_a_damaged_segmenter_is_not_taken_for_a_model_without_one(bundle, how):
         StyleAR.load(bundle, device="cpu")
 
 
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", ["sam.safetensors", "sam_vit_b_01ec64.pth", "SAM.pt"])
+def test_a_damaged_segmenter_beside_weights_that_can_be_read_is_named(bundle, how, name):
+    (bundle / "segmenter" / "sam.safetensors").rename(bundle / "vqgan" / name)
+    damage(bundle / "vqgan" / name, how)
+    with pytest.raises(BadCheckpoint, match=f"{name}.*segmenter"):
+        StyleAR.load(bundle, device="cpu")
+
+
 def test_a_model_without_a_segmenter_loads_beside_files_that_are_not_weights(tmp_path):
     bundle = tiny.write_bundle(tmp_path, segmenter=False)
     (bundle / "base" / "training_args.bin").write_bytes(DAMAGE["a script"](b""))

@@ -1,90 +1,22 @@
 """The download of public parts: on request, with terms, resumable, checked, from any endpoint, or offline."""
 
 import hashlib
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tiny_hub import ADAPTER, BASE, FILES, LARGE, SHARD, Hub, serving
 
 from stylear.__main__ import main
-from stylear.download import CHAMELEON, PARTS, SUMS, Part, chosen, download, terms, verify
+from stylear.download import PARTS, SUMS, chosen, download, terms, verify
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
-
-LARGE = bytes(range(256)) * 4096
-INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
-FILES = {
-    "me/base/config.json": b"{}",
-    "me/base/model.safetensors.index.json": INDEX.encode(),
-    "me/base/model-00001-of-00002.safetensors": LARGE,
-    "me/base/model-00002-of-00002.safetensors": LARGE[::-1],
-    "me/adapter/sub/model.safetensors": b"adapter",
-}
-BASE = Part(
-    (("me/base", "config.json"), ("me/base", "tokenizer.json"), ("me/base", "model.safetensors.index.json")),
-    CHAMELEON,
-    True,
-    ("tokenizer.json",),
-)
-ADAPTER = {"adapter": Part((("me/adapter", "sub/model.safetensors"),), "MIT")}
-SHARD = "base/model-00001-of-00002.safetensors"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Speaks the hub's protocol: large files are redirected to, with their SHA-256; small ones have git's checksum."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(False)
-
-    def do_GET(self):
-        self.answer(True)
-
-    def answer(self, whole):
-        hub = self.server
-        hub.asked.append((self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization")))
-        name = self.path.removeprefix("/cdn").removeprefix("/").replace("/resolve/main/", "/")
-        content = hub.files.get(name)
-        if content is None or hub.status:
-            self.send_response(hub.status or 404)
-            self.end_headers()
-        elif len(content) > 4096 and not self.path.startswith("/cdn"):
-            self.send_response(302)
-            self.send_header("Location", f"/cdn/{name}")
-            self.send_header("X-Linked-Size", str(len(content)))
-            self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.end_headers()
-        else:
-            self.send(content, whole)
-
-    def send(self, content, whole):
-        first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206 if first and self.server.ranges else 200)
-        first *= self.server.ranges
-        self.send_header("Content-Length", str(len(content) - first))
-        self.send_header("ETag", f'"{hashlib.sha1(b"blob %d" % len(content) + bytes(1) + content).hexdigest()}"')
-        self.end_headers()
-        if whole:
-            content = self.server.spoil(content)[first:]
-            self.wfile.write(content[: self.server.cut or len(content)])
-            self.server.cut = 0
-            self.close_connection = True
+from stylear.files import held
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A server on this machine; `asked` is what it was asked for, `cut` breaks the next answer off."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.asked, server.cut, server.ranges, server.status = dict(FILES), [], 0, True, 0
-    server.spoil = lambda content: content
-    server.url = f"http://127.0.0.1:{server.server_port}"
+    """A server here; `asked` is what it was asked for, `cut` breaks the next answer off, `told` are its lies."""
     monkeypatch.setenv("HF_TOKEN", "secret")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -153,7 +85,7 @@ def test_a_file_that_arrives_damaged_is_deleted_and_said(fetch, hub, tmp_path):
     hub.spoil = lambda content: content[:-1] + b"?"
     with pytest.raises(BadCheckpoint, match="config.json of me/base arrived damaged"):
         fetch()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
 
 
 def test_another_file_of_that_name_is_never_replaced(fetch, tmp_path):
@@ -192,6 +124,22 @@ def test_the_token_goes_to_the_endpoint_and_nowhere_else(fetch, hub):
     assert tokens == {False: "Bearer secret", True: None}
 
 
+def test_a_folder_that_another_download_fills_is_refused_and_left_alone(fetch, hub, tmp_path):
+    with held(tmp_path / "7b"), pytest.raises(BadInput, match="is being written by another run"):
+        fetch()
+    assert [path.name for path in (tmp_path / "7b").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_download_left_of_versions_that_are_gone_is_deleted(fetch, tmp_path):
+    fetch(ADAPTER)
+    (tmp_path / "7b" / "adapter" / "model.safetensors").unlink()
+    left = [".SHA256SUMS.0a1b2c3d", "adapter/.model.safetensors.000000000000.part"]
+    for name in left:
+        (tmp_path / "7b" / name).touch()
+    fetch(ADAPTER)
+    assert not [name for name in left if (tmp_path / "7b" / name).exists()]
+
+
 def test_offline_nothing_is_asked_and_what_is_there_is_checked(fetch, hub, tmp_path, monkeypatch):
     found = fetch()
     hub.asked.clear()
@@ -221,3 +169,61 @@ def test_the_command_fetches_prints_the_terms_and_the_files(hub, tmp_path, monke
     assert "adapter: me/adapter; MIT" in said.err and said.out.strip().endswith("model.safetensors")
     assert main(["download", folder, "--offline", "--parts", "adapter"]) == 0
     assert main(["download", folder, "--offline"]) == 2 and "me/base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["a file", "ftp://127.0.0.1/x", "data:,x", "http://[", "http://127.0.0.1/\u00e4"])
+def test_an_endpoint_that_leads_off_the_web_is_refused(fetch, hub, tmp_path, place):
+    (tmp_path / "secret").write_bytes(LARGE)
+    hub.told = {"Location": (tmp_path / "secret").as_uri() if place == "a file" else place}
+    with pytest.raises(BadInput, match="no address on the web"):
+        fetch()
+    assert not (tmp_path / "7b" / SHARD).exists()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"X-Linked-Size": "-1"}, {"X-Linked-Size": "x"}, {"X-Linked-Size": ""}, {"X-Linked-Etag": '"../.."'}],
+    ids=str,
+)
+def test_an_endpoint_that_announces_nonsense_is_refused(fetch, hub, told):
+    hub.told = told
+    with pytest.raises(BadInput, match="announces no checksum or size"):
+        fetch()
+
+
+def test_a_checksum_is_no_path(fetch, hub, tmp_path):
+    hub.told = {"X-Linked-Etag": '"../../x"'}
+    fetch()
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"7b"}
+
+
+def test_no_more_is_written_than_was_announced(fetch, hub, monkeypatch):
+    monkeypatch.setattr("stylear.download._CHUNK", 1000)
+    hub.spoil = lambda content: content * 100 if content == LARGE else content
+    written = []
+    with pytest.raises(BadCheckpoint, match="arrived damaged"):
+        fetch(progress=lambda name, done, total: written.append(done - total))
+    assert max(written) <= 1000
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_written_through(fetch, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    folder = tmp_path / "7b" / "base"
+    folder.mkdir(parents=True)
+    link = folder / f".model-00001-of-00002.safetensors.{hashlib.sha256(LARGE).hexdigest()[:12]}.part"
+    link.symlink_to(outside)
+    fetch()
+    assert outside.read_bytes() == b"" and (tmp_path / "7b" / SHARD).read_bytes() == LARGE
+
+
+def test_what_comes_to_be_there_during_a_download_is_left_alone(fetch, tmp_path):
+    other = tmp_path / "7b" / SHARD
+
+    def progress(name, done, total):
+        if name == other.name:
+            other.write_bytes(b"mine")
+
+    with pytest.raises(BadInput, match="there already"):
+        fetch(progress=progress)
+    assert other.read_bytes() == b"mine"

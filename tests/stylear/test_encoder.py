@@ -6,10 +6,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from both_transformers import pil_processor
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from stylear.encoder import EncoderConfig, ImageEncoder
 from stylear.errors import BadCheckpoint, BadInput
@@ -106,7 +106,7 @@ def test_the_two_layouts_of_one_model_give_the_same_features(hf, encoder):
 @pytest.mark.parametrize("size", [(40, 40), (131, 57), (57, 131), (33, 32), (7, 5)])
 def test_preprocessing_equals_that_of_transformers_on_pil(encoder, size):
     image = Image.fromarray(picture(*size))
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3)
+    processor = pil_processor("CLIP")(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, resample=3)
     theirs = torch.as_tensor(np.asarray(processor(image)["pixel_values"][0]))
     assert torch.equal(encoder.preprocess(image), theirs)
 

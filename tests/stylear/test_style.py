@@ -236,9 +236,17 @@ def test_a_failed_save_leaves_the_older_file_whole(tmp_path, style, monkeypatch)
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
-        style.with_noise(1.0, 0).save(path)
+        style.with_noise(1.0, 0).save(path, overwrite=True)
     assert torch.equal(StyleTokens.load(path).tokens, TOKENS)
     assert [path.name for path in tmp_path.iterdir()] == ["neon.safetensors"]
+
+
+def test_a_saved_style_is_not_written_over_unasked(tmp_path, style):
+    path = tmp_path / "neon.safetensors"
+    style.save(path)
+    with pytest.raises(BadInput, match="there already"):
+        style.with_noise(1.0, 0).save(path)
+    assert torch.equal(StyleTokens.load(path).tokens, style.tokens)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, style):

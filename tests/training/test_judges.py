@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from both_transformers import pil_processor
 from PIL import Image
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
@@ -144,7 +145,6 @@ def write_tiny_llava(folder):
     """A random LLaVA of a few thousand weights, with tokenizer, processor and chat template."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
-        CLIPImageProcessorPil,
         CLIPVisionConfig,
         LlamaConfig,
         LlavaConfig,
@@ -175,7 +175,7 @@ def write_tiny_llava(folder):
         image_token_index=4,
         vision_feature_layer=-1,
     )
-    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    images = pil_processor("CLIP")(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     torch.manual_seed(2)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     LlavaProcessor(
