@@ -160,7 +160,8 @@ def bench(options: argparse.Namespace) -> None:
         whole("--reference-passes", passes, 0, 2**31 - 1)
     passes = 0 if options.no_reference else passes
     result = measures.run(
-        *(subject, options.windows, settings, batch, passes, options.quantize),
+        *(subject, options.windows, settings, batch, passes, options.quantize, options.compile),
+        repeat=whole("--repeat", options.repeat, 1, 1000),
         said=lambda name: print(f"measuring {name}", file=sys.stderr),
     )
     print(json.dumps(result, indent=1) if options.json else measures.table(result))
@@ -259,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
     timed.add_argument("--top-k", type=_whole, default=2000, help="(%(default)s)")
     timed.add_argument("--reference-passes", type=_whole, help="time so many tokens of the released loop (all)")
+    timed.add_argument("--repeat", type=_whole, default=1, help="measure so often and take the fastest (%(default)s)")
     timed.add_argument("--no-reference", action="store_true", help="leave the released loop out")
     timed.add_argument("--device", help="cpu, cuda or mps (the best there is)")
     timed.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
@@ -269,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="the base in so many bits, and what it loses",
     )
+    timed.add_argument("--compile", action="store_true", help="every window once more, rewritten by torch.compile")
     timed.add_argument("--json", action="store_true", help="print JSON")
 
     files = _command(commands, "info", info, "what each file or folder holds")

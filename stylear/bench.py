@@ -1,6 +1,7 @@
 """Measures the sampler against the released loop and the device's memory bandwidth, side by side in one process."""
 
 import copy
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from .vocabulary import LATENTS_PER_GRID
 PROMPT = 100  # tokens of the prompt of a named shape
 RANK = 4  # of the released LoRA
 _READ_WINDOW = 16  # in which the pictures are drawn that quantised decoders read
+_SPREAD = 0.02  # of random weights, as transformers begins a Chameleon with (initializer_range)
 _MIB = 2**20
 
 
@@ -87,7 +89,10 @@ class PlainTokens:
 
 
 def random_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
-    """A subject of a named shape, its weights and LoRA drawn at random, made on the device."""
+    """A subject of a named shape, made on the device.
+
+    Its weights are random as transformers would draw them; its LoRA is random and changes nothing.
+    """
     shape = SHAPES[name]
     with torch.device("meta"):
         base = Chameleon(shape.config).requires_grad_(False).to(dtype)
@@ -97,7 +102,7 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subje
         if "norm" in key:
             weight.fill_(key.endswith("weight"))
         else:
-            weight.normal_(std=weight.shape[-1] ** -0.5, generator=generator)
+            weight.normal_(std=_SPREAD, generator=generator)
     base.lay_out()
     weights = base.state_dict()
     lora = {}
@@ -146,14 +151,18 @@ def run(
     batch: int = 1,
     reference_passes: int | None = None,
     kinds: Sequence[str] = (),
+    compile: bool = False,
+    repeat: int = 1,
     said: Callable[[str], None] = lambda name: None,
 ) -> dict:
     """Measure the released loop, unless `reference_passes` is 0, and every window; a dict of plain values for JSON.
 
     `reference_passes`: how many tokens to time the released loop for, whose time is then scaled to the whole picture
     and to `batch` pictures; all by default. `kinds`: of quantisation, whose windows are measured in place of the whole
-    decoder's, with what they lose (see `losses`); `subject.base` is the last of them in the end. The released loop
-    keeps float32. Times include the prefill and what is drawn, not the VQGAN. `said` hears what is being measured.
+    decoder's, with what they lose (see `losses`); `subject.base` is the last of them in the end. `compile`: measure
+    each window once more with layers that torch.compile rewrote, behind a picture that is not timed, or warn why it
+    cannot. `repeat`: how often each line is measured, whose fastest run counts. The released loop keeps float32. Times
+    include the prefill and what is drawn, not the VQGAN. `said` hears what is being measured.
     """
     for window in windows:
         if window != "auto":
@@ -169,7 +178,7 @@ def run(
         theirs = reference_model(subject.base.config, subject.weights, subject.lora)
         passes = min(tokens, reference_passes or tokens)
         reference_codes(theirs, *start, 0, settings, 2)
-        measured = _measured(device, lambda: reference_codes(theirs, *start, 0, settings, passes))
+        measured = _measured(device, lambda: reference_codes(theirs, *start, 0, settings, passes), repeat)
         lines.append(
             _row("reference", tokens * rows, batch * tokens / passes, measured, None, 4 * parameters, bandwidth)
         )
@@ -180,19 +189,24 @@ def run(
         said("what quantisation loses")
         reduced, lost = losses(subject, kinds, settings, batch)
     cache = cache_bytes(subject.base, rows, len(subject.prompt) + tokens) // 2
-    for kind, base in reduced.items():
+    first = lines[0] if reference_passes != 0 else None
+    for (kind, base), compiled in itertools.product(reduced.items(), (False, True)[: 1 + compile]):
         matrices = _bytes_read(base, subject)
+        if compiled and base.compile_layers():
+            continue
         for window in windows:
-            name, chosen, seen = f"{kind} window {window}".lstrip(), window, []
+            name, chosen, seen = " ".join(filter(None, (kind, compiled * "compiled", f"window {window}"))), window, []
             said(name)
             if window == "auto":
-                chosen = Windows(Pace().costs(base, len(subject.vocabulary.code_ids), rows, codes_in(subject.grid)))
+                chosen = Pace().windows(base, len(subject.vocabulary.code_ids), rows, codes_in(subject.grid))
 
             def draw(base: Chameleon = base, chosen: int | Windows = chosen, seen: list = seen) -> None:
+                seen.clear()
                 sample(base, *start, range(batch), settings, lambda *step: seen.append(step), window=chosen)
 
-            measured = _measured(device, draw)
-            first = lines[0] if reference_passes != 0 else None
+            if compiled:
+                draw()
+            measured = _measured(device, draw, repeat)
             lines.append(_row(name, len(seen), 1.0, measured, first, matrices + cache, bandwidth, on_gpu))
     return {
         "subject": subject.name,
@@ -278,13 +292,13 @@ def table(result: Mapping) -> str:
             *(result[key] for key in ("picture", "batch", "cfg", "top_k", "bandwidth_gb_a_second"))
         ),
         "",
-        f"{'loop':<15}{'passes':>8}{'ms/pass':>10}{'seconds':>10}{'cpu s':>9}{'ratio':>8}{'GB/s':>8}{'limit':>7}"
+        f"{'loop':<20}{'passes':>8}{'ms/pass':>10}{'seconds':>10}{'cpu s':>9}{'ratio':>8}{'GB/s':>8}{'limit':>7}"
         f"{'peak MiB':>10}",
     ]
     for row in result["rows"]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         lines.append(
-            f"{row['name']:<15}{row['passes']:>8}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
+            f"{row['name']:<20}{row['passes']:>8}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
             f"{row['cpu_seconds']:>9.3f}{ratio:>8}{row['gb_a_second']:>8.2f}{row['share']:>7.0%}{row['peak_mib']:>10.0f}"
         )
     for lost in reversed(result["quantized"]):
@@ -305,7 +319,12 @@ def _bytes_read(base: Chameleon, subject: Subject) -> int:
     return layers + len(subject.vocabulary.code_ids) * head.shape[1] * head.element_size()
 
 
-def _measured(device: torch.device, call: Callable[[], object]) -> tuple[float, float, float]:
+def _measured(device: torch.device, call: Callable[[], object], repeat: int) -> tuple[float, float, float]:
+    """Of the fastest of several runs what `_run_once` measures."""
+    return min((_run_once(device, call) for _ in range(repeat)), key=lambda run: run[device.type == "cpu"])
+
+
+def _run_once(device: torch.device, call: Callable[[], object]) -> tuple[float, float, float]:
     """Seconds, CPU seconds, and the peak of memory in MiB: the device's, or all this process ever took on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

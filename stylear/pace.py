@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 
@@ -14,10 +15,11 @@ from .memory import check_room
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 _SLOTS = 256  # what a timed pass looks back at
 _REPEATS = 2  # at least, of which the first also warms up
-_ENOUGH = 0.02  # seconds of passes; the shorter they are, the more whatever else runs disturbs one
+_ENOUGH = 0.05  # seconds of passes; the shorter they are, the more whatever else runs disturbs one
 _TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, and larger windows cannot pay
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
+_HALF_WINDOW = 16  # in half precision, where a device multiplies so many codes nearly as fast as one
 _MEMORY = 0.98  # of what became of a guess, at the next one as far ahead
 
 
@@ -71,10 +73,24 @@ class Pace:
     def __init__(self):
         self._known: dict[tuple, dict[int, float]] = {}
 
+    def windows(
+        self, model: Chameleon, codes: int, rows: int, most: int, cancelled: Callable[[], bool] | None = None
+    ) -> int | Windows:
+        """The window "auto" for `sample`: the fastest in float32, measured as `costs` does, whose names these are.
+
+        In half precision rounding differs with the window, so what a clock chose would not repeat: it is always the
+        same for a kind of device, and 1 on CPUs that cannot multiply bfloat16 in tiles.
+        """
+        like = model.lm_head.weight
+        if like.dtype == torch.float32:
+            return Windows(self.costs(model, codes, rows, most, cancelled))
+        tiles = like.dtype == torch.bfloat16 and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")
+        return min(_HALF_WINDOW, most) if tiles or like.device.type != "cpu" else 1
+
     def costs(
         self, model: Chameleon, codes: int, rows: int, most: int, cancelled: Callable[[], bool] | None = None
     ) -> dict[int, float]:
-        """Seconds of a pass over `rows` rows for each of WINDOWS, up to `most`, that could pay.
+        """Seconds of a pass over `rows` rows for each of WINDOWS, up to `most`, that could pay, and halfway between.
 
         `codes`: how many rows of the head are read. What is not known yet is measured, in two passes for each window,
         more if they are short, and not for windows that make a pass longer than a device can profit from.
@@ -92,7 +108,10 @@ class Pace:
             costs[window] = known[window]
             if window > 1 and costs[window] >= 2 * costs[window // 2]:
                 break  # no code of it is cheaper, and larger ones will not be either
-        return costs
+        for small, large in reversed(list(pairwise(costs))):
+            costs[small] = min(costs[small], costs[large])  # what disturbs a timing only ever adds to it
+        between = {(a + b) // 2: (costs[a] + costs[b]) / 2 for a, b in pairwise(costs) if b - a > 1}
+        return costs | between
 
 
 @torch.inference_mode()

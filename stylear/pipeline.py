@@ -44,7 +44,6 @@ MINI = Path(__file__).parent / "mini"
 MINI_REMEDY = "the mini that comes with StyleAR is incomplete: install StyleAR again"
 RELEASED_STEPS = 24  # grid steps of a side at which the released models were trained: 768 px
 MAX_BATCH = 256
-HALF_WINDOW = 16  # codes a pass in half precision on an accelerator
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -105,7 +104,8 @@ class StyleAR(StyleReader):
         installed. `dtype` of the base: float32, bfloat16 or float16 (torch's, or the name), by default bfloat16 on
         CUDA and float32 elsewhere; the smaller parts stay float32, as released. `device`: by default CUDA, then MPS,
         then the CPU. `quantize`: "int8" or "int4" keeps the base's matrices in so many bits, for less memory.
-        `compile`: let torch.compile rewrite the base's layers at first use, which takes a compiler and minutes.
+        `compile`: let torch.compile rewrite the base's layers, which takes a compiler and minutes; without one they
+        stay as they are and a warning says so. On a CPU it is slower than what is done without.
         Raises MissingPart with the part, where it was looked for and how to get it, or BadCheckpoint.
         """
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
@@ -125,9 +125,10 @@ class StyleAR(StyleReader):
         if quantize is not None:
             reduce(decoder, quantize)
         decoder, resampler, *others = (part.to(device) for part in parts)
+        decoder.lay_out()
         if compile:
             decoder.compile_layers()
-        model = cls(decoder.lay_out(), vocabulary, resampler, *others, size=size)
+        model = cls(decoder, vocabulary, resampler, *others, size=size)
         model.quantized = quantize
         return model
 
@@ -251,10 +252,7 @@ class StyleAR(StyleReader):
             raise BadInput(f'window is {window!r}. Use a whole number or "auto".')
         if window != "auto":
             return window
-        weight, most = self.base.lm_head.weight, codes_in(grid)
-        if weight.dtype != torch.float32:  # rounding differs with the window, so what a clock chose would not repeat
-            return 1 if weight.device.type == "cpu" else min(HALF_WINDOW, most)
-        return Windows(self.pace.costs(self.base, len(self.vocabulary.code_ids), rows, most, cancelled))
+        return self.pace.windows(self.base, len(self.vocabulary.code_ids), rows, codes_in(grid), cancelled)
 
     def _in_memory(self, codes_of: Callable[[Sequence[int]], Tensor], seeds: Sequence[int]) -> Tensor:
         """Codes of all seeds at once or, if memory runs out, of one half and then the other; BadInput if it still does.

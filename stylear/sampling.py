@@ -11,6 +11,7 @@ from .drawing import Noise, SamplingSettings, draw, draw_surely, guide, margin
 from .errors import BadCheckpoint, BadInput, Cancelled
 from .graphs import Passes
 from .memory import check_room
+from .outlook import Outlook
 from .pace import Windows
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
 
@@ -92,8 +93,10 @@ class _Run:
     """The pictures of one call: what is drawn of them, what is guessed ahead, and the cache of what was read.
 
     A picture's `body` is its codes and line ends in reading order, as indices into the codes and, behind them, the
-    new line. The first `places[picture]` codes are drawn; those behind are guesses. `live` are the pictures that the
-    cache has rows for: as many for each of the readings that guidance weighs, one reading behind the other.
+    new line. The first `places[picture]` codes are drawn; those behind are guesses, up to `refined[picture]` made anew
+    by a pass that drew there: a wrong one further on does not tell how good guesses in a window are. `live` are the
+    pictures that the cache has rows for: as many for each of the readings that guidance weighs, one reading behind the
+    other.
     """
 
     def __init__(self, model, vocabulary, prompts, grid, seeds, settings, windows):
@@ -103,7 +106,7 @@ class _Run:
         self.weights = tuple(readings.values())
         self.height, self.width = (LATENTS_PER_GRID * side for side in grid)
         self.total = self.height * self.width
-        self.places, self.live = [0] * len(seeds), list(range(len(seeds)))
+        self.places, self.live, self.refined = [0] * len(seeds), list(range(len(seeds))), [0] * len(seeds)
         codes = len(vocabulary.code_ids)
         self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
         self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
@@ -113,9 +116,11 @@ class _Run:
         self.begun = [len(start) for start in self.starts]
         self.rows, self.slots = len(seeds) * len(self.begun), max(self.begun) + self._at(self.total - 1)
         check_room(model, self.rows, self.slots)
-        self.noise = None
+        self.noise, self.outlook, reach = None, None, 2 * min(windows.most, self.total) + 1
         if settings.top_k > 1:
-            self.noise = Noise(seeds, codes, settings.temperature, 2 * min(windows.most, self.total) + 1, device)
+            self.noise = Noise(seeds, codes, settings.temperature, reach, device)
+        if windows.most > 1:
+            self.outlook = Outlook(len(seeds), codes, self.width, self.width + reach, device)
 
     @property
     def done(self) -> int:
@@ -183,7 +188,7 @@ class _Run:
     def _settle(self, hidden: Tensor, ahead: int) -> None:
         """Draw from hidden states [rows, count, hidden] of every picture's next places, and guess `ahead` more.
 
-        What is drawn stands up to the first code that is not the guess it was read behind.
+        What is drawn stands up to the first code that is not the guess it was read behind; those behind are guessed.
         """
         count, top_k = hidden.shape[1], self.settings.top_k
         logits = self.model.logits(hidden, self.head)
@@ -199,24 +204,25 @@ class _Run:
             drawn = draw(guided, now, top_k)
             doubt = torch.zeros_like(drawn)
         found = [drawn, doubt]
-        if ahead:
-            last = guided[:, -1:].expand(-1, ahead, -1)
-            found.append((last if noise is None else last + noise[:, count:]).argmax(-1))
+        if self.outlook is not None:
+            expected = self.outlook.expect(self.live, [self.places[picture] for picture in self.live], guided, ahead)
+            found.append((expected if noise is None else expected + noise).argmax(-1))
         self._commit(torch.cat(found, dim=1).tolist(), count)
 
     def _commit(self, found: list[list[int]], count: int) -> None:
         for picture, values in zip(self.live, found, strict=True):
-            drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :]
+            drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :] or values[:count]
             body, first, standing = self.body[picture], self.places[picture], True
-            for place, code in enumerate((drawn + guesses)[: self.total - first], start=first):
+            refined, self.refined[picture] = self.refined[picture], first + count
+            for place, code in enumerate(guesses[: self.total - first], start=first):
                 at = self._at(place)
                 if standing:
-                    if doubt[place - first]:
-                        code = self._draw_again(picture, place)
+                    code = self._draw_again(picture, place) if doubt[place - first] else drawn[place - first]
+                    right = body[at] == code
                     self.places[picture] += 1
-                    if body[at] != _UNKNOWN:
-                        self.windows.tell(place - first, body[at] == code)
-                    standing = place + 1 < first + count and body[at] == code
+                    if right or (body[at] != _UNKNOWN and (count == 1 or place < refined)):
+                        self.windows.tell(place - first, right)
+                    standing = place + 1 < first + count and right
                 body[at] = code
 
     def _drop_finished(self) -> None:

@@ -58,6 +58,29 @@ def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, small):
     assert after < 0.6 * before and 0 < result["quantized"][0]["logits_error"] < 0.1
 
 
+def test_every_window_is_measured_once_more_with_compiled_layers_where_that_can_be(capsys, small, monkeypatch):
+    asked = ["--shape", "mini", "--windows", "1", "2", "--no-reference", "--compile", "--json", "--device", "cpu"]
+    names = ["window 1", "window 2", "compiled window 1", "compiled window 2"]
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    assert main(["bench", *asked]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == names and rows[0]["passes"] == rows[2]["passes"] == 8
+
+    def fail(call, **_):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert main(["bench", *asked]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["rows"]] == names[:2]
+
+
+def test_random_weights_are_spread_as_transformers_begins_with():
+    base = random_subject("mini", torch.device("cpu"), torch.float32).base
+    assert abs(float(base.model.layers[0].mlp.down_proj.weight.std()) - 0.02) < 1e-3
+    assert abs(float(base.model.embed_tokens.weight.std()) - 0.02) < 1e-3
+    assert bool((base.model.norm.weight == 1).all())
+
+
 def test_one_command_says_what_each_quantisation_loses(capsys, small):
     asked = ["--shape", "mini", "--windows", "1", "--quantize", "int8", "int4", "--batch", "3", "--no-reference"]
     assert main(["bench", *asked, "--device", "cpu"]) == 0
@@ -70,6 +93,29 @@ def test_one_command_says_what_each_quantisation_loses(capsys, small):
     assert eight["logits_error"] < four["logits_error"] and 0 < eight["kl"] < four["kl"]
     assert 0.5 < eight["same_likeliest"] <= 1
     assert [row["name"] for row in result["rows"]] == ["int8 window 1", "int4 window 1"]
+
+
+def test_the_fastest_of_several_runs_counts(monkeypatch):
+    runs = iter([(1.0, 3.0, 8.0), (2.0, 1.0, 8.0), (3.0, 2.0, 8.0)])
+    monkeypatch.setattr(bench, "_run_once", lambda device, call: next(runs))
+    assert bench._measured(torch.device("cpu"), lambda: None, 3) == (2.0, 1.0, 8.0)  # by CPU seconds
+
+
+def test_on_a_gpu_a_run_ends_when_the_gpu_does_and_seconds_are_what_counts(monkeypatch):
+    """With stand-ins for the GPU's calls."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("wait"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append("forget"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    gpu = torch.device("cuda")
+    assert bench._run_once(gpu, lambda: calls.append("run"))[2] == 3.0
+    assert calls == ["wait", "forget", "run", "wait"]
+    runs = iter([(1.0, 3.0, 8.0), (2.0, 1.0, 8.0)])
+    monkeypatch.setattr(bench, "_run_once", lambda device, call: next(runs))
+    fastest = bench._measured(gpu, lambda: None, 2)
+    first = bench._row("reference", 10, 1.0, (4.0, 4.0, 0.0), None, 2**30, 1e9)
+    assert fastest == (1.0, 3.0, 8.0)
+    assert bench._row("window 1", 5, 1.0, fastest, first, 2**30, 1e9, on_gpu=True).ratio == 4.0
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -92,7 +138,15 @@ def test_a_random_lora_of_a_shape_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "option", [("--windows", "0"), ("--windows", "17"), ("--batch", "0"), ("--top-k", "0"), ("--model", "/nowhere")]
+    "option",
+    [
+        ("--windows", "0"),
+        ("--windows", "17"),
+        ("--batch", "0"),
+        ("--repeat", "0"),
+        ("--top-k", "0"),
+        ("--model", "/nowhere"),
+    ],
 )
 def test_a_bench_of_what_cannot_be_is_refused(option, bundle, capsys):
     assert main(["bench", "--model", str(bundle), "--no-reference", "--device", "cpu", *option]) == 2

@@ -222,13 +222,31 @@ def test_weights_are_joined_within_their_dict():
     assert torch.equal(our_logits(model, ids), our_logits(build(seed=1), ids))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_matrices_are_kept_column_by_column_on_a_cpu(dtype):
+    assert build().to(dtype).lay_out().model.layers[0].mlp.down_proj.weight.stride() == (1, 48)
+
+
 def test_the_layout_of_the_matrices_changes_no_shape_and_hardly_a_logit():
     ids, model = torch.arange(9)[None], build().lay_out()
-    assert model.model.layers[0].mlp.down_proj.weight.stride() == (1, 48)
     assert {name: value.shape for name, value in model.state_dict().items()} == {
         name: value.shape for name, value in build().state_dict().items()
     }
     torch.testing.assert_close(our_logits(model, ids), our_logits(build(), ids), atol=1e-4, rtol=1e-5)
+
+
+def test_without_a_compiler_the_layers_stay_as_they_are_and_a_warning_says_why(monkeypatch, caplog):
+    def compiled(call, **_):
+        def fail(*_):
+            raise RuntimeError("no C++ compiler was found\nlooked in PATH")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    ids, model = torch.arange(9)[None], build()
+    assert model.compile_layers() == "no C++ compiler was found"
+    assert "without torch.compile: no C++ compiler" in caplog.text
+    assert torch.equal(our_logits(model, ids), our_logits(build(), ids))
 
 
 def write(folder, **values):

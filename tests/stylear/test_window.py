@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_tokenizer import tiny_tokenizer_json
 
 from stylear import drawing, pace, sampling
@@ -336,6 +337,18 @@ def test_the_chosen_window_is_worth_its_cost():
     assert told(Windows({1: 1.0, 4: 4.0, 16: 16.0}), 15).best() == 1
 
 
+def test_a_wrong_guess_that_no_pass_had_made_anew_does_not_speak_against_windows(smooth, vocabulary, monkeypatch):
+    """Planted: every guess is the least likely code, so each pass draws one code and finds the first guess wrong."""
+    monkeypatch.setattr(
+        sampling.Outlook, "expect", lambda self, p, f, guided, ahead: -F.pad(guided, (0, 0, 0, ahead), mode="replicate")
+    )
+    heard = []
+    monkeypatch.setattr(Windows, "tell", lambda self, before, right: heard.append((before, right)))
+    start = start_of(smooth, vocabulary, "", 1)
+    sample(smooth, vocabulary, start, (2, 2), [0], SamplingSettings(top_k=1), window=4)
+    assert heard == [(0, False)] * 14  # of 16 codes; the first had no guess, and the guess of the second was new
+
+
 def test_guesses_that_mostly_come_true_behind_others_are_worth_a_large_window():
     """Two of five first guesses come true and then all the others: 1, 1.4, 1.8 and so on codes a pass."""
     windows = Windows({1: 1.0, 4: 1.5, 16: 2.0})
@@ -368,7 +381,7 @@ def timed_passes(monkeypatch) -> list[tuple[int, int]]:
 def test_the_cost_of_windows_is_measured_once_and_kept(model, monkeypatch):
     seen, measured = timed_passes(monkeypatch), Pace()
     costs = measured.costs(model, CODES, 2, 64)
-    assert costs == dict.fromkeys(WINDOWS, 1.0) and len(seen) == 2 * len(WINDOWS)
+    assert costs == dict.fromkeys((*WINDOWS, 3, 6, 12, 24, 48), 1.0) and len(seen) == 2 * len(WINDOWS)
     assert measured.costs(model, CODES, 2, 64) == costs and len(seen) == 2 * len(WINDOWS)
     assert measured.costs(model, CODES, 1, 64) == costs and len(seen) == 4 * len(WINDOWS)
 
@@ -376,7 +389,7 @@ def test_the_cost_of_windows_is_measured_once_and_kept(model, monkeypatch):
 def test_short_passes_are_timed_more_often(model, monkeypatch):
     seen = timed_passes(monkeypatch)
     monkeypatch.setattr(pace, "_clock", lambda device: lambda: len(seen) / 128)
-    assert Pace().costs(model, CODES, 2, 1) == {1: 1 / 128} and len(seen) == 3
+    assert Pace().costs(model, CODES, 2, 1) == {1: 1 / 128} and len(seen) == 7
 
 
 def test_other_programs_on_the_cpu_do_not_count_as_a_slow_pass(model, monkeypatch):
@@ -385,9 +398,20 @@ def test_other_programs_on_the_cpu_do_not_count_as_a_slow_pass(model, monkeypatc
     assert Pace().costs(model, CODES, 2, 1)[1] > 0
 
 
+@pytest.mark.parametrize("tiles,window", [(True, 16), (False, 1)])
+def test_in_half_precision_no_clock_chooses_the_window(vocabulary, monkeypatch, tiles, window):
+    """It would change the picture: it is one window where a CPU multiplies bfloat16 in tiles, and 1 elsewhere."""
+    seen = timed_passes(monkeypatch)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles}, raising=False)
+    half = random_model(vocabulary, 0).bfloat16()
+    assert Pace().windows(half, CODES, 2, 64) == window and Pace().windows(half, CODES, 2, 12) == min(window, 12)
+    assert Pace().windows(half.half(), CODES, 2, 64) == 1 and not seen
+
+
 def test_no_window_is_timed_that_is_larger_than_the_picture(model, monkeypatch):
     seen = timed_passes(monkeypatch)
-    assert set(Pace().costs(model, CODES, 2, 12)) == {1, 2, 4, 8} == {window for _, window in seen}
+    assert set(Pace().costs(model, CODES, 2, 12)) == {1, 2, 3, 4, 6, 8}
+    assert {window for _, window in seen} == {1, 2, 4, 8}
 
 
 @pytest.mark.parametrize("rows,most", [(2, 64), (16, 32), (128, 4), (1024, 1)])
@@ -402,9 +426,22 @@ def test_windows_whose_codes_are_no_cheaper_are_not_timed_further(model, monkeyp
     assert Pace().costs(model, CODES, 2, 64) == {1: 1.0, 2: 2.0}
 
 
+def test_a_window_between_two_that_were_timed_costs_what_lies_between(model, monkeypatch):
+    monkeypatch.setattr(pace, "_measure", lambda model, codes, rows, window, cancelled: 8.0 + window)
+    assert Pace().costs(model, CODES, 2, 16) == {window: 8.0 + window for window in (1, 2, 3, 4, 6, 8, 12, 16)}
+
+
+def test_no_window_costs_more_than_a_larger_one(model, monkeypatch):
+    """What disturbs a timing only ever adds to it."""
+    timed = {1: 9.0, 2: 3.0, 4: 5.0, 8: 4.0, 16: 6.0}
+    monkeypatch.setattr(pace, "_measure", lambda model, codes, rows, window, cancelled: timed[window])
+    costs = Pace().costs(model, CODES, 2, 16)
+    assert [costs[window] for window in timed] == [3.0, 3.0, 4.0, 4.0, 6.0]
+
+
 def test_timing_ends_when_it_is_cancelled_and_goes_on_where_it_was(model, monkeypatch):
     seen, measured = timed_passes(monkeypatch), Pace()
     with pytest.raises(Cancelled):
         measured.costs(model, CODES, 2, 64, lambda: len(seen) == 5)
     assert len(seen) == 5
-    assert set(measured.costs(model, CODES, 2, 4)) == {1, 2, 4} and len(seen) == 5 + 2
+    assert set(measured.costs(model, CODES, 2, 4)) == {1, 2, 3, 4} and len(seen) == 5 + 2
