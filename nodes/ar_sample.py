@@ -32,7 +32,13 @@ class ARSample(io.ComfyNode):
             ],
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load StyleAR."),
-                sockets.Style.Input("style", tooltip="From Style Token Encode, SAM Subtract or Noise Inject."),
+                sockets.Style.Input(
+                    "style",
+                    tooltip=(
+                        "From Style Token Encode or any node after it, or from Load Style Preset. If things of the "
+                        "reference turn up in the pictures, put SAM Subtract and Noise Inject between."
+                    ),
+                ),
                 io.String.Input(
                     "prompt",
                     multiline=True,

@@ -23,7 +23,7 @@ class NoiseInject(io.ComfyNode):
             ),
             search_aliases=["style noise", "gamma", "content leakage", "variation", "style strength"],
             inputs=[
-                sockets.Style.Input("style", tooltip="From Style Token Encode or SAM Subtract."),
+                sockets.Style.Input("style", tooltip="From Style Token Encode, SAM Subtract or Style Blend."),
                 io.Float.Input(
                     "gamma",
                     default=0.1,

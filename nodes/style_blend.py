@@ -36,7 +36,8 @@ class StyleBlend(io.ComfyNode):
                     placeholder="2, 1",
                     tooltip=(
                         "How much of each style, from the first socket on: 2, 1 is two parts of the first and one of "
-                        "the second. Only their ratio counts. Empty: equal parts."
+                        "the second. Only their ratio counts. Raise that of a style that is weak, lower that of one "
+                        "whose content leaks. Empty: equal parts."
                     ),
                 ),
             ],

@@ -39,9 +39,9 @@ class StyleTokenEncode(io.ComfyNode):
                     "region",
                     optional=True,
                     tooltip=(
-                        "White over the part to take the style from; nothing outside counts. A mask painted in Load "
-                        "Image fits, an empty one counts as none. The points, box and mask of SAM Subtract are then on "
-                        "that part, cut out."
+                        "White over the part to take the style from; nothing outside counts, so what is left out "
+                        "cannot leak. A mask painted in Load Image fits, an empty one counts as none. The points, box "
+                        "and mask of SAM Subtract are then on that part, cut out."
                     ),
                 ),
             ],

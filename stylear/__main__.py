@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,8 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StyleARError, OSError) as error:
         say(f"error: {error}", sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        from .memory import out_of_memory  # seconds to import
+
+        if not out_of_memory(error):
+            raise
+        say(f"error: Memory ran out: close other programs, or load with --quantize int8. ({error})", sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("error: Stopped.", file=sys.stderr)
+        say("error: Stopped.", sys.stderr)
         return 130
     return 0
 
@@ -47,7 +55,6 @@ def generate(options: argparse.Namespace) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     from .files import check_new, new_file
-    from .images import open_image
     from .pipeline import MAX_BATCH
     from .presets import save_preset
 
@@ -63,7 +70,7 @@ def generate(options: argparse.Namespace) -> None:
         save_preset(style, target, overwrite=options.overwrite)
     if options.gamma:
         style = style.with_noise(options.gamma, options.noise_seed)
-    condition = None if options.condition is None else model.encode_condition(open_image(options.condition))
+    condition = _condition(model, options)
     with _bar("codes") as progress:
         pictures = model.generate(
             options.prompt,
@@ -190,7 +197,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--weights", type=_weights, help="2,1: how much of each of several styles (equal parts)")
     one.add_argument("--prompt", required=True, help="what to draw")
     one.add_argument("--out", required=True, help="a .png; with --batch, out_0.png, out_1.png and so on")
-    one.add_argument("--condition", help="a depth or segmentation map that the composition follows")
+    one.add_argument("--condition", help="a depth map, near is white, that the composition follows")
+    one.add_argument(
+        "--condition-kind",
+        choices=("depth", "segmentation"),
+        help="segmentation: --condition shows areas in flat colours, for an adapter trained with such maps (depth)",
+    )
     one.add_argument(
         "--subtract",
         action="store_true",
@@ -279,11 +291,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print text in which names of files and of weights stand: what would move the cursor is spelled out."""
+    """Print text in which names of files and of weights stand: what would move the cursor is spelled out.
+
+    Where nobody reads any more, as behind `| head`, nothing is printed, and the work goes on.
+    """
     shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
     stream = stream or sys.stdout
     code = stream.encoding or "utf-8"
-    print(shown.encode(code, "backslashreplace").decode(code), file=stream)
+    try:
+        print(shown.encode(code, "backslashreplace").decode(code), file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
@@ -327,6 +345,17 @@ def _read_style(model, path: str, region: str | None = None):
     if region is not None:
         raise BadInput(f"{path} has no picture to take a region of. Give the reference picture, or leave --region out.")
     return StyleTokens.load(path)
+
+
+def _condition(model, options: argparse.Namespace):
+    """The codes of the map, or None."""
+    from .images import open_image
+
+    if options.condition is not None:
+        return model.encode_condition(open_image(options.condition), options.condition_kind or "depth")
+    if options.condition_kind is not None:
+        raise BadInput("There is a --condition-kind and no map. Give one with --condition.")
+    return None
 
 
 def _subtracted(model, style, options: argparse.Namespace):

@@ -4,6 +4,7 @@ import json
 from math import sqrt
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as short
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from .errors import BadCheckpoint, BadInput, MissingPart
 from .files import to_path
 from .images import Picture, centre_crop, limit_aspect, to_pil, to_rgb
 
+KINDS = ("depth", "segmentation")
 MAX_RATIO = 4
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -47,24 +49,32 @@ def choose_crop(size: tuple[int, int], sizes: list[tuple[int, int]]) -> tuple[in
     return max(sizes, key=lambda crop: (kept(crop), crop))
 
 
-def cover(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
-    """A picture scaled until it just covers `crop`: halved (box) while twice as large, then bicubic."""
-    while image.width >= 2 * crop[0] and image.height >= 2 * crop[1]:
+def cover(image: Image.Image, crop: tuple[int, int], kind: str = "depth") -> Image.Image:
+    """A picture scaled until it just covers `crop`: halved (box) while twice as large, then bicubic.
+
+    A segmentation map takes the nearest pixel, so that no colour appears between two areas.
+    """
+    while kind != "segmentation" and image.width >= 2 * crop[0] and image.height >= 2 * crop[1]:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = max(crop[0] / image.width, crop[1] / image.height)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    filters = Image.Resampling.NEAREST if kind == "segmentation" else Image.Resampling.BICUBIC
+    return image.resize((round(image.width * scale), round(image.height * scale)), filters)
 
 
-def condition_pixels(picture: Picture, target_size: int = 768, step: int = 32) -> Tensor:
+def condition_pixels(picture: Picture, target_size: int = 768, step: int = 32, kind: str = "depth") -> Tensor:
     """A map, taken as it is, for VQGAN.encode: float32 [1, 3, H, W] in -1..1, a size of `crop_sizes`.
 
-    As released (data/item_processor.py), with two departures: the crop is the middle, where the released
-    code draws its place from an unseeded generator, and a palette or 16-bit map is made 8-bit before it is
-    resized, not after. Transparency becomes white after the resize. Raises BadInput as `to_pil`.
+    kind: depth or segmentation, see `cover`. Depth is as released (data/item_processor.py), with two departures: the
+    crop is the middle, where the released code draws its place from an unseeded generator, and a palette or 16-bit map
+    is made 8-bit before it is resized, not after. Nothing is released for segmentation but a picture of areas in flat
+    colours (assets/seg.png). Transparency becomes white after the resize. Raises BadInput as `to_pil`, and for another
+    kind.
     """
+    if kind not in KINDS:
+        raise BadInput(f"The kind of the condition is {short(kind)}. Use one of {', '.join(KINDS)}.")
     image = limit_aspect(to_pil(picture, name="condition"))
     crop = choose_crop(image.size, crop_sizes(target_size, step))
-    return to_pixels(centre_crop(cover(image, crop), *crop))
+    return to_pixels(centre_crop(cover(image, crop, kind), *crop))
 
 
 def to_pixels(image: Image.Image) -> Tensor:

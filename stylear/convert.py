@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
-
-from .checkpoint import PARTS, open_weights, parts_in, weight_files
+from .checkpoint import PARTS, open_weights, parts_in, save_weights, weight_files
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .files import check_new, new_file, to_path
 
@@ -28,7 +26,7 @@ def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> 
         raise BadCheckpoint(f"{file.path} is no part of StyleAR, its first key is {key}. Give another file.")
     tensors = {key: value.clone().contiguous() for key, value in file.read().items()}  # no two may share memory
     with new_file(target, overwrite) as draft:
-        save_file(tensors, draft, metadata={"format": "pt", **file.metadata})
+        save_weights(tensors, draft, {"format": "pt", **file.metadata})
     return tuple(PARTS[kind].name for kind in parts)
 
 

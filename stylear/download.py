@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from http.client import HTTPException
 from pathlib import Path
 from reprlib import repr as short
@@ -15,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from .checkpoint.files import weight_map
 from .errors import BadCheckpoint, BadInput, MissingPart
-from .files import check_new, new_file
+from .files import check_new, held, in_words, new_file, sync
 
 SUMS = "SHA256SUMS"
 CHAMELEON = "Chameleon Research License (of Meta's Chameleon, which the weights come from): research, not commercial"
@@ -98,23 +99,25 @@ def download(
     default what HF_ENDPOINT says, else huggingface_hub's own. HF_TOKEN is handed on. A file is written as
     .NAME.VERSION.part, gone on with when the command is run again, compared with the checksum that the endpoint
     announces, and noted in FOLDER/SHA256SUMS. `progress(file, done, total)` in bytes. Raises BadInput,
-    MissingPart or BadCheckpoint.
+    MissingPart or BadCheckpoint; BadInput too where another download fills FOLDER.
     """
     refused = [f"{name} ({part.terms})" for name, part in parts.items() if part.accept and not accept]
     if refused:
         raise BadInput(f"Read these terms and say --accept if you agree: {'; '.join(refused)}.")
     hub, folder, found = _Hub(endpoint), Path(folder), []
-    for name, part in parts.items():
-        files = list(part.files)
-        for repository, path in files:  # grows where an index names shards
-            target = folder / name / path.rpartition("/")[2]
-            checksum = hub.fetch(repository, path, target, path in part.optional, progress)
-            if checksum is None:
-                continue
-            found.append(target)
-            _note(folder, target, checksum)
-            if path.endswith(".index.json"):
-                files += [(repository, shard) for shard in _shards(target)]
+    with held(folder), in_words(folder):
+        _remove(folder.glob(f".{SUMS}.*"))  # what a killed run was writing
+        for name, part in parts.items():
+            files = list(part.files)
+            for repository, path in files:  # grows where an index names shards
+                target = folder / name / path.rpartition("/")[2]
+                checksum = hub.fetch(repository, path, target, path in part.optional, progress)
+                if checksum is None:
+                    continue
+                found.append(target)
+                _note(folder, target, checksum)
+                if path.endswith(".index.json"):
+                    files += [(repository, shard) for shard in _shards(target)]
     return found
 
 
@@ -205,10 +208,10 @@ class _Hub:
         if not found:
             draft.unlink()
             raise BadCheckpoint(f"{path} of {repository} arrived damaged and was deleted. Run the command again.")
-        with draft.open("rb+") as written:
-            os.fsync(written.fileno())
+        sync(draft)
         check_new(target)  # it may have come to be there meanwhile
         os.replace(draft, target)
+        _remove(target.parent.glob(f".{escape(target.name)}.*.part"))  # of versions that are published no more
         return found
 
     def _announced(self, url: str) -> _Remote:
@@ -271,6 +274,11 @@ def _told(repository: str, path: str) -> Iterator[None]:
         raise MissingPart(
             f"{path} of {repository} was not reached ({error}). Run it again to go on, or give --endpoint a mirror."
         ) from error
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
 
 
 def _web(url: str, place: str = "") -> str:

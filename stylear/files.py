@@ -1,15 +1,25 @@
 """Files: a new one appears whole or not at all, a text is read up to a limit, a path is one that can be looked up."""
 
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as short
 
-from .errors import BadCheckpoint, BadInput
+import filelock
+
+from .errors import BadCheckpoint, BadInput, StyleARError
 
 _STEM = 40  # characters of a file's name that its draft keeps, so that the draft's is no longer than a name can be
+_DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_SAYS = (  # writers that are not Python's: safetensors, SQLite, PyTorch
+    *(f"(os error {number})" for number in _FULL),
+    *("disk is full", "disk I/O error", "PytorchStreamWriter", "unexpected pos"),
+)
 MAX_TEXT = 1 << 28  # bytes; the largest text there is, a tokenizer.json, has a few million
 
 
@@ -18,19 +28,77 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Give a draft path to write to; it becomes `path` when the block ends well, else it is removed.
 
     Raises BadInput, before the block runs, if the folder is missing or the file is there and `overwrite` is
-    false.
+    false; and as `in_words` where the disk is full or refuses.
     """
     path = Path(path)
     check_new(path, overwrite)
     draft = path.with_name(f".{path.stem[:_STEM]}.{secrets.token_hex(4)}{path.suffix}")
+    with in_words(path.parent):
+        try:
+            yield draft
+            sync(draft)
+            check_new(path, overwrite)  # it may have come to be there meanwhile
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Delete what a killed run was writing in a folder and those below it, which nobody else may be writing."""
+    for path in folder.rglob(".*"):
+        if _DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder if need be and hold it; BadInput where another run does, or where it cannot be written."""
+    lock = filelock.FileLock(folder / ".lock")
     try:
-        yield draft
-        with draft.open("rb+") as written:
-            os.fsync(written.fileno())
-        check_new(path, overwrite)  # it may have come to be there meanwhile
-        os.replace(draft, path)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise BadInput(f"{folder} is being written by another run. Wait for it, or give another folder.") from error
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written: give another folder. ({error})") from error
+    try:
+        yield
     finally:
-        draft.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def in_words(place: Path) -> Iterator[None]:
+    """Raise what a disk or the system refuses as BadInput with what to do; `place`: what is written."""
+    try:
+        yield
+    except (StyleARError, BrokenPipeError):
+        raise
+    except Exception as error:
+        if told := _refusal(error, place):
+            raise BadInput(f"{told} ({error})") from error
+        raise
+
+
+def _refusal(error: Exception, place: Path) -> str | None:
+    """What an error of a disk or the system means and asks for; None for any other error."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code in _FULL or any(said in str(error) for said in _FULL_SAYS):
+        return f"The disk of {place} is full: make room and run the same words again."
+    if code is None:
+        return None
+    named = error.filename if isinstance(error.filename, str | os.PathLike) else place
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{named} may not be opened: correct its rights or give another path, and run the same words again."
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        return f"{named} has gone: bring it back and run the same words again."
+    return f"{named} cannot be used: see why, mend it and run the same words again."
 
 
 def check_new(path: Path, overwrite: bool = False) -> None:

@@ -11,7 +11,7 @@ from .segment import Segmenter
 from .vqgan import VQGAN
 
 _LINUX = Path("/proc/meminfo")
-_CPU_SAYS = ("can't allocate memory", "not enough memory")
+_SAYS = ("can't allocate memory", "not enough memory", "out of memory")  # the CPU's, and CUDA's and MPS's
 _SPARE = 1.1  # beside the cache a pass needs room for its own tensors
 _PROMPT = 256  # tokens of a usual prompt, with its style tokens and what stands around them
 _WINDOW = 16  # codes that a pass draws, in half precision
@@ -84,9 +84,11 @@ def check_room(model: Chameleon, rows: int, slots: int) -> None:
         )
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch ended a call because memory ran out, on whatever device."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(said in str(error) for said in _CPU_SAYS)
+def out_of_memory(error: Exception) -> bool:
+    """Whether Python or PyTorch ended a call because memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAYS)
 
 
 def gib(count: int) -> str:

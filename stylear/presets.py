@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from .checkpoint import save_weights
 from .errors import BadCheckpoint, BadInput
 from .files import check_new, new_file
 from .images import Picture, decode_png, to_rgb
@@ -52,9 +52,8 @@ def save_preset(
         return
     check_new(path, overwrite)
     metadata = {"stylear": json.dumps(KIND)} | ({} if shown is None else {"thumbnail": _encode(shown)})
-    data = save({"tokens": style.tokens}, metadata=metadata)
     with new_file(path, overwrite) as draft:
-        draft.write_bytes(data)
+        save_weights({"tokens": style.tokens}, draft, metadata)
 
 
 def load_preset(path: str | PathLike, shape: tuple[int, int] | None = None) -> tuple[StyleTokens, Image.Image | None]:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,23 @@ def train_and_die(chosen: TrainSettings, step: int) -> None:
 
     Trainer.step = step_and_die
     train(chosen)
+
+
+def train_by_words(words: list[str], dies: int) -> None:
+    """Train by the command line, in a process of several of which number `dies` is killed by SIGKILL after a step."""
+    from training.__main__ import main
+    from training.trainer import Trainer
+
+    take = Trainer.step
+
+    def step_and_die(self, number, loader):
+        figures = take(self, number, loader)
+        if self.accelerator.process_index == dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return figures
+
+    Trainer.step = step_and_die
+    sys.exit(main(words))
 
 
 def train_and_die_writing(chosen: TrainSettings, name: str) -> None:

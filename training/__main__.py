@@ -40,23 +40,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("--quick goes with --model mini")
         command, file = _shipped(given.command, of_mini)
         kind, start = command.load()
-        changes = [*given.changes, *more, *(["quick=true"] if quick else [])]
+        changes = [*given.changes, *more, *(["quick=true"] if quick else []), *_study(given)]
         if summary := start(read_settings(kind, given.config or file, changes)):
             say(summary)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
-        print(
-            f"error: {error.name} is not installed: python -m pip install -e '.[train]' in its folder", file=sys.stderr
-        )
+        say(f"error: {error.name} is not installed: python -m pip install -e '.[train]' in its folder", sys.stderr)
         return 2
     except (StyleARError, OSError, FloatingPointError, SafetensorError) as error:
         say(f"error: {error}", sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not (told := _ended_by_the_machine(error)):
+            raise
+        say(f"error: {told} What was saved stays: the same words go on from there. ({error})", sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
+        say("stopped: the same command goes on from here", sys.stderr)
         return 130
     return 0
+
+
+def _ended_by_the_machine(error: Exception) -> str | None:
+    """What ended a run that nothing was wrong with, and what to do; None for any other error."""
+    from stylear.memory import out_of_memory  # seconds to import, as the next
+
+    from .processes import left_alone
+
+    if out_of_memory(error):
+        return "Memory ran out: lower batch, micro_batch or workers where the command has them, or close programs."
+    return "Another process of this run has ended: see what it said." if left_alone(error) else None
 
 
 def _pretrain(given: argparse.Namespace) -> None:
@@ -67,10 +81,16 @@ def _pretrain(given: argparse.Namespace) -> None:
     from . import whole
 
     plan = whole.survey(given.work, given.downloads)
-    print(plan, flush=True)
+    say(str(plan))
     if not given.plan:
         whole.make(plan, given.downloads)
-        print((given.work / "check.md").read_text(encoding="utf-8"))
+        say((given.work / "check.md").read_text(encoding="utf-8"))
+
+
+def _study(given: argparse.Namespace) -> list[str]:
+    """What --plan and --question of `study` change."""
+    asked = getattr(given, "question", None)
+    return [*(["plan=true"] if getattr(given, "plan", False) else []), *([f"questions=[{asked}]"] if asked else [])]
 
 
 def _shipped(name: str, of_mini: str | None) -> tuple[Command, Path]:
@@ -112,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--model", choices=["mini"], help=f"{command.mini.help} (--model mini --help: its settings)"
             )
             sub.add_argument("--quick", action="store_true", help="with --model mini: fewer pictures, wider intervals")
+        if name == "study":
+            sub.add_argument("--plan", action="store_true", help="only say what there is to do and how long it takes")
+            sub.add_argument("--question", choices=list("abcdefghi"), help="answer this one alone")
         sub.add_argument("--config", type=Path, help="YAML file (default: the one shipped)")
         sub.add_argument("changes", nargs="*", metavar="key=value", help="changes to it")
     pretrain = commands.add_parser("pretrain", help="make the mini's own parts, stage by stage or all")

@@ -148,6 +148,13 @@ def released(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return from_peft(lora), resampler
 
 
+def trained_base(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The base's weights, among trained ones by a Step's names, under transformers' names; none if it was frozen."""
+    prefix = "styled.base.base_model.model."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return {name.replace(".base_layer.", "."): value for name, value in own.items() if ".lora_" not in name}
+
+
 def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         hidden = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.old")

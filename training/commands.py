@@ -37,5 +37,6 @@ COMMANDS = {
         "draw references x prompts x seeds and measure them",
         Command("bars.command", "BarsSettings", "measure the bundled mini against the bars it has to reach"),
     ),
+    "study": Command("study.command", "StudySettings", "ask nine questions of the mini: pictures, figures, verdicts"),
     "export": Command("export", "ExportSettings", "write an adapter as official, PEFT or merged weights"),
 }

@@ -1,7 +1,5 @@
 """`curate`: makes the binary data, raw and stylised (text, image) pairs, in shards with a manifest."""
 
-import errno
-import sqlite3
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,7 +19,6 @@ from .curation.items import Source, source_sha256
 from .curation.shards import (
     MANIFEST,
     remove_blocks,
-    remove_drafts,
     write_manifest,
     write_rejected,
     write_shards,
@@ -66,33 +63,28 @@ def run(
     """
     state = processes()
     folder = settings.out / ".blocks"
-    try:
-        with ExitStack() as stack:
-            # A picture above PIL's limit is refused by its size; the warning would only be noise.
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            sources = _sources(settings, make_draw, folder / "drawn")
-            if state.is_main_process:
-                stack.enter_context(output_folder(settings.out, settings, ignore=FREE))
-                _begin(settings, folder, sources, draws_with)
-            state.wait_for_everyone()
-            if not (settings.out / MANIFEST).exists():
-                score = cache(lambda: make_score(settings.filters.clip))
-                reader = Reader(
-                    [*sources.values()],
-                    settings.filters,
-                    settings.shard_size,
-                    settings.max_bad,
-                    settings.workers,
-                    score,
-                )
-                share = Share(state.process_index, state.num_processes)
-                _make(settings, reader, folder, share, state.wait_for_everyone)
-            state.wait_for_everyone()
-    except (OSError, sqlite3.OperationalError) as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and "disk is full" not in str(error):
-            raise
-        raise BadInput(f"The disk of {settings.out} is full: make room and run the same words again.") from error
+    with ExitStack() as stack:
+        # A picture above PIL's limit is refused by its size; the warning would only be noise.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        sources = _sources(settings, make_draw, folder / "drawn")
+        if state.is_main_process:
+            stack.enter_context(output_folder(settings.out, settings, ignore=FREE))
+            _begin(settings, folder, sources, draws_with)
+        state.wait_for_everyone()
+        if not (settings.out / MANIFEST).exists():
+            score = cache(lambda: make_score(settings.filters.clip))
+            reader = Reader(
+                [*sources.values()],
+                settings.filters,
+                settings.shard_size,
+                settings.max_bad,
+                settings.workers,
+                score,
+            )
+            share = Share(state.process_index, state.num_processes)
+            _make(settings, reader, folder, share, state.wait_for_everyone)
+        state.wait_for_everyone()
     return _summary(settings.out, read_json(settings.out / MANIFEST)) if state.is_main_process else ""
 
 
@@ -122,8 +114,7 @@ def _begin(
     sources: dict[str, Source],
     draws_with: Callable[[InstantStyleSettings], list[Path]],
 ) -> None:
-    """Clear up what a stopped run left, and see that what is read is what it was then."""
-    remove_drafts(settings.out)
+    """See that what is read is what it was when a stopped run began."""
     inputs = {name: source_sha256(source) for name, source in sources.items()}
     if (settings.out / MANIFEST).exists():  # then the models are not needed any more
         hold_inputs(settings.out, inputs)
@@ -137,8 +128,6 @@ def _begin(
         inputs["filters.clip"] = files_sha256(clip_files(settings.filters.clip))
     hold_inputs(settings.out, inputs)
     folder.mkdir(exist_ok=True)
-    remove_drafts(folder)
-    remove_drafts(folder / "drawn")
 
 
 def _make(settings: CurateSettings, reader: Reader, folder: Path, share: Share, wait: Callable[[], None]) -> None:

@@ -194,7 +194,7 @@ class Tokenizer:
         whole = limit_aspect(open_image(path))
         if abs(whole.width * size[1] - whole.height * size[0]) > sum(size):  # more than rounding makes
             raise BadInput(f"{path} is {whole.width} x {whole.height} and its picture {size[0]} x {size[1]}.")
-        return _cut(whole, crop)
+        return _cut(whole, crop, self.settings.condition)
 
     def _depth(self, one: Prepared) -> np.ndarray | None:
         """The depth of the crop, uint8 [H, W, 3], where the picture is to have one."""
@@ -229,9 +229,9 @@ def check_condition(settings: EncodeSettings) -> None:
         raise BadInput(f"There is no folder of maps {settings.maps}. Check the path.")
 
 
-def _cut(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
-    """The middle of a picture at the size `crop`, over white, mode RGB, as `condition_pixels` makes it."""
-    image = centre_crop(cover(image, crop), *crop)
+def _cut(image: Image.Image, crop: tuple[int, int], kind: str = "") -> Image.Image:
+    """The middle of a picture or map at the size `crop`, over white, mode RGB, as `condition_pixels` makes it."""
+    image = centre_crop(cover(image, crop, kind), *crop)
     return to_image(to_pixels(image)[0]) if image.has_transparency_data else image.convert("RGB")
 
 

@@ -13,10 +13,9 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from peft import LoraConfig
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stylear.checkpoint import Place, find, find_tokenizer, load_adapter
+from stylear.checkpoint import Place, find, find_tokenizer, load_adapter, save_weights
 from stylear.checkpoint import load_base as read_base
 from stylear.errors import BadCheckpoint, BadInput
 from stylear.lora import lora_rank, lora_targets, to_peft
@@ -117,7 +116,7 @@ def _header(record: Mapping[str, object]) -> dict[str, str]:
 
 def _write_resampler(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype, record: Mapping) -> None:
     folder.mkdir(exist_ok=True)
-    save_file(_plain(weights, dtype), folder / "image_proj.safetensors", _header(record))
+    save_weights(_plain(weights, dtype), folder / "image_proj.safetensors", _header(record))
 
 
 def _write_peft(
@@ -129,7 +128,7 @@ def _write_peft(
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, bias="none", base_model_name_or_path=base)
     config.inference_mode = True
     config.save_pretrained(folder)
-    save_file(_plain(to_peft(dict(lora)), dtype), folder / "adapter_model.safetensors", _header(record))
+    save_weights(_plain(to_peft(dict(lora)), dtype), folder / "adapter_model.safetensors", _header(record))
 
 
 def _write_merged(
@@ -142,7 +141,7 @@ def _write_merged(
     weights = _plain(decoder.state_dict(), dtype)
     plan = split_torch_state_dict_into_shards(weights, max_shard_size=limit)
     for name, keys in plan.filename_to_tensors.items():
-        save_file({key: weights[key] for key in keys}, folder / name, _header(record))
+        save_weights({key: weights[key] for key in keys}, folder / name, _header(record))
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)

@@ -1,6 +1,8 @@
 """Transformers' Chameleon as the class that trains: built small, fed embeddings, saved in its own layout."""
 
 import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -83,6 +85,14 @@ def save_base(model: ChameleonForConditionalGeneration, tokenizer: str, folder: 
     text = json.dumps(config, indent=1)
     write_atomically(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
     write_atomically(folder / "tokenizer.json", lambda path: path.write_text(tokenizer, encoding="utf-8"))
+
+
+def write_base(folder: Path, weights: Mapping[str, Tensor], config: Path, tokenizer: Path) -> None:
+    """Write weights by transformers' names (float16) beside copies of the config.json and tokenizer they belong to."""
+    half = {name: value.half().contiguous() for name, value in weights.items()}
+    write_atomically(folder / "model.safetensors", lambda path: save_file(half, path, {"format": "pt"}))
+    for name, source in (("config.json", config), ("tokenizer.json", tokenizer)):
+        write_atomically(folder / name, lambda path, source=source: shutil.copyfile(source, path))
 
 
 def load_base(

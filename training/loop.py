@@ -70,10 +70,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Have `write` fill a temporary file beside `path`, then put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path, overwrite=True) as draft:
-        try:
-            write(draft)
-        except RuntimeError as error:  # what torch.save raises where the disk is full
-            raise OSError(f"{path} could not be written: is the disk full? ({error})") from error
+        write(draft)
 
 
 def fit(

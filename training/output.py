@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 import yaml
 
 from stylear.errors import BadInput
-from stylear.files import to_path
+from stylear.files import held, in_words, sweep_drafts, to_path
 
 from .config import PlainLoader, Settings, brief
 from .loop import write_atomically
@@ -31,18 +30,12 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
 
     `ignore`: keys that may change from one start to the next (`workers`, `model.base`, ...), beside `out`. The settings
     lie in `folder`/settings.yaml; a folder with files in it but without them is not one that a command began, and is
-    refused. One with nothing but settings takes others: a run that wrote nothing has begun nothing. In a run of
-    several processes only the first calls this.
+    refused. One with nothing but settings takes others: a run that wrote nothing has begun nothing. What a killed run
+    was writing is deleted. What the disk refuses meanwhile is raised as by `in_words`. In a run of several processes
+    only the first calls this.
     """
-    lock = filelock.FileLock(to_path(folder, "out") / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise BadInput(f"{folder} is being written by another run. Wait for it, or give another `out`.") from error
-    except OSError as error:
-        raise BadInput(f"{folder} cannot be written: give another `out`. ({error})") from error
-    try:
+    with held(to_path(folder, "out")), in_words(folder):
+        sweep_drafts(folder)
         now, command = settings.model_dump(mode="json"), type(settings).__name__.removesuffix("Settings").lower()
         file = folder / SETTINGS
         made = sorted(path.name for path in folder.iterdir() if path.name not in (SETTINGS, ".lock"))
@@ -54,8 +47,6 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
         text = f"{BEGUN_BY}{command}\n{yaml.safe_dump(now, sort_keys=False)}"
         write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
         yield folder
-    finally:
-        lock.release()
 
 
 def _check_command(file: Path, command: str) -> None:

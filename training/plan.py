@@ -52,9 +52,10 @@ def plan(settings: TrainSettings) -> str:
     for part in columns[0]:
         lines.append(f"{part:42}" + "".join(f"{column[part] / unit:9.2f}" for column in columns))
     lines.append(f"{'sum':42}" + "".join(f"{sum(column.values()) / unit:9.2f}" for column in columns))
-    lora, resampler = (sum(weight.numel() for weight in group["params"]) for group in groups_of(shapes.styled))
+    lora, resampler, *base = (sum(w.numel() for w in group["params"]) for group in groups_of(shapes.styled))
     frozen = sum(weight.numel() for weight in shapes.styled.parameters() if not weight.requires_grad)
-    lines.append(f"Parameters: {frozen:,} frozen, {lora:,} LoRA, {resampler:,} resampler.")
+    told = f", {base[0]:,} of the base" if base else ""
+    lines.append(f"Parameters: {frozen:,} frozen, {lora:,} LoRA, {resampler:,} resampler{told}.")
     return "\n".join(lines)
 
 
@@ -90,7 +91,8 @@ def meta_model(base: ChameleonConfig, features: int, settings: TrainSettings) ->
     """The model that would train, on meta tensors, in the dtypes it would have."""
     with torch.device("meta"):
         model = from_config(base).requires_grad_(False)
-        model = model.to(torch.bfloat16) if settings.precision == "bf16" else model
+        half = settings.precision == "bf16" and not settings.base_rate
+        model = model.to(torch.bfloat16) if half else model
         return styled_model(model, features, settings)
 
 

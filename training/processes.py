@@ -9,6 +9,12 @@ from accelerate.utils import parse_flag_from_env
 LONG = timedelta(hours=6)  # the others wait while one draws or reads
 
 
+def left_alone(error: RuntimeError) -> bool:
+    """Whether an error is that of a process whose fellows have ended (gloo's or NCCL's)."""
+    said = ("Connection closed by peer", "Connection reset by peer", "gloo/transport", "NCCL")
+    return any(one in str(error) for one in said)
+
+
 def processes(cpu: bool = False) -> PartialState:
     """The state that all of a command's processes share; `cpu`: leave accelerators alone.
 

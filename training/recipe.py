@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from stylear.vocabulary import STYLE_TOKENS
+
 from .config import FrozenPaths, Settings
 from .styled import RANK, TARGETS
 from .views import Views
@@ -16,6 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class ResamplerShape(Settings):
     """Shape of a new resampler; the defaults are the released one's."""
 
+    tokens: int = Field(STYLE_TOKENS, ge=1, le=256, description="style tokens that it makes, M in the paper")
     width: int = Field(4096, ge=1, description="of its latents")
     depth: int = Field(4, ge=1, le=64, description="layers")
     heads: int = Field(12, ge=1, description="attention heads of 64")
@@ -60,6 +63,8 @@ class TrainSettings(Settings):
     targets: tuple[Literal[TARGETS], ...] = Field(TARGETS, min_length=1, description="modules that get a LoRA")
     resampler: ResamplerShape = Field(ResamplerShape(), description="shape of a new resampler")
     noise: float = Field(0.1, ge=0, le=1000, description="gamma: standard deviation of the noise on the style tokens")
+    noise_relative: bool = Field(False, description="noise in units of the root mean square of each sample's tokens")
+    style_drop: Share = Field(0.0, description="share of the style tokens that are zero, others in each sample")
     views: Views = Field(Views(), description="changes to the picture that the style comes from")
     contrast: StyleContrast = Field(StyleContrast(), description="against the style of another picture")
     drift: float = Field(
@@ -67,12 +72,14 @@ class TrainSettings(Settings):
     )
     context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
     ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
+    data_share: float = Field(1.0, gt=0, le=1, description="share of the pictures of each kind that is used at all")
     held_out: int = Field(0, ge=0, description="pictures kept from training to measure the loss on")
     steps: int = Field(1000, ge=1, description="optimizer steps")
     batch: int = Field(8, ge=1, description="pictures in a step, over all processes")
     micro_batch: int = Field(8, ge=1, description="pictures in a forward pass; more passes are added up")
     lora_rate: float = Field(2e-5, ge=0, description="learning rate of the LoRA")
     resampler_rate: float = Field(1e-4, ge=0, description="learning rate of the resampler")
+    base_rate: float = Field(0.0, ge=0, description="learning rate of the base itself, then written too; 0: frozen")
     warmup: int = Field(0, ge=0, description="steps over which the rates rise")
     final_rate: float = Field(
         1.0, ge=0, le=1, description="share of the rates left at the end of the cosine; 1: constant"

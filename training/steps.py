@@ -50,7 +50,8 @@ class Draws:
     `noise`: gamma, the standard deviation of what is added to the style tokens (paper section 3.3); `context_drop`:
     chance that a sample has no prompt; `views`: how the style path's picture is changed; `pairs`: how many of each
     `batch` samples, counted from 0, come once more under the style of another; `drift`: chance that a sample reads a
-    run of codes, an eighth to a half of the picture, as those of the step's next sample.
+    run of codes, an eighth to a half of the picture, as those of the step's next sample; `style_drop`: chance that a
+    style token is zero.
     """
 
     seed: int = 0
@@ -60,6 +61,7 @@ class Draws:
     pairs: int = 0
     batch: int = 1
     drift: float = 0.0
+    style_drop: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ class Rows:
     """Samples for one forward pass: their sequences, style pictures and noise.
 
     pixels: float32 [B, 3, S, S] as the image encoder takes them, or None with features: float32 [B, N, C];
-    noise: float32 [B, 16, hidden], to be added to the style tokens; again: int64 [K], the rows that the last K are
-    once more, with the pixels or features of another sample.
+    noise: float32 [B, M, hidden], to be added to the style tokens; kept: bool [B, M], those that are not to be zero;
+    again: int64 [K], the rows that the last K are once more, with the pixels or features of another sample.
     """
 
     batch: Batch
     pixels: Tensor | None
     features: Tensor | None
     noise: Tensor
+    kept: Tensor
     again: Tensor
 
     def to(self, device: torch.device) -> "Rows":
@@ -84,7 +87,7 @@ class Rows:
             return None if value is None else value.to(device, non_blocking=True)
 
         batch = Batch(*map(move, vars(self.batch).values()))
-        return Rows(batch, *map(move, (self.pixels, self.features, self.noise, self.again)))
+        return Rows(batch, *map(move, (self.pixels, self.features, self.noise, self.kept, self.again)))
 
 
 class Samples(Dataset):
@@ -103,10 +106,11 @@ class Samples(Dataset):
         encoder: EncoderConfig,
         hidden: int,
         pad_to: int = 1,
+        style_tokens: int = STYLE_TOKENS,
     ):
         """`hidden`: width of the style tokens; `pad_to`: sequences are padded to a multiple of it."""
         self.tokens, self.order, self.draws, self.vocabulary = tokens, order, draws, vocabulary
-        self.hidden, self.pad_to = hidden, pad_to
+        self.hidden, self.pad_to, self.style_tokens = hidden, pad_to, style_tokens
         self.cached = tokens.features is not None and not draws.views.change
         with torch.device("meta"):
             self.encoder = ImageEncoder(encoder)  # for its preprocessing alone
@@ -134,10 +138,11 @@ class Samples(Dataset):
         rows = [*numbers, *again]
         pictures = torch.stack([drawn[number][1] for number in styles])
         return Rows(
-            _join([drawn[number][0] for number in rows], self.pad_to),
+            _join([drawn[number][0] for number in rows], self.pad_to, self.style_tokens),
             None if self.cached else pictures,
             pictures if self.cached else None,
             torch.stack([drawn[number][2] for number in rows]),
+            torch.stack([drawn[number][3] for number in rows]),
             torch.tensor([rows.index(number) for number in again], dtype=torch.int64),
         )
 
@@ -173,7 +178,19 @@ class Samples(Dataset):
 
     def loader(self, parts: Iterator[Sequence[int]], workers: int) -> Iterator[Rows]:
         """The samples of each part in turn, read ahead by `workers` processes. Raises BadInput."""
-        for rows in DataLoader(self, batch_size=None, sampler=parts, num_workers=workers):
+        loader = iter(DataLoader(self, batch_size=None, sampler=parts, num_workers=workers))
+        while True:
+            try:
+                rows = next(loader, None)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise BadInput(
+                    f"A process that reads ahead was ended, perhaps for want of memory: lower workers ({workers}) and "
+                    "run the same words again. What was saved stays."
+                ) from error
+            if rows is None:
+                return
             if isinstance(rows, BadInput):
                 raise rows
             yield rows
@@ -188,10 +205,10 @@ class Samples(Dataset):
         first = number // self.draws.batch * self.draws.batch
         return first + (number + 1 - first) % self.draws.batch
 
-    def _sample(self, number: int, read: Callable[[int], Example]) -> tuple[Batch, Tensor, Tensor]:
+    def _sample(self, number: int, read: Callable[[int], Example]) -> tuple[Batch, Tensor, Tensor, Tensor]:
         example = read(number)
         rng, dropped = self._begin(number)
-        noise = self.draws.noise * rng.standard_normal((STYLE_TOKENS, self.hidden), dtype=np.float32)
+        noise = self.draws.noise * rng.standard_normal((self.style_tokens, self.hidden), dtype=np.float32)
         if self.cached:
             picture = torch.from_numpy(example.features).float()
         else:
@@ -199,7 +216,8 @@ class Samples(Dataset):
         prompt = None
         if not dropped:
             condition = None if example.condition_codes is None else torch.from_numpy(example.condition_codes)
-            prompt = self.vocabulary.prompt(example.caption[:CAPTION_LENGTH], condition)
+            text = example.caption[:CAPTION_LENGTH]
+            prompt = self.vocabulary.prompt(text, condition, style_tokens=self.style_tokens)
         answer = PictureTokens(example.codes[None], self.vocabulary)[[0]]
         batch = assemble([prompt], answer, len(prompt.ids) if prompt else 0)
         if self.draws.drift and rng.random() < self.draws.drift:
@@ -208,7 +226,10 @@ class Samples(Dataset):
             if other.shape == example.codes.shape:
                 tokens = PictureTokens(other[None], self.vocabulary)[[0]][0]
                 batch = drifted(batch, self.codes, tokens, begin, begin + length)
-        return batch, picture, torch.from_numpy(noise)
+        kept = np.ones(self.style_tokens, bool)
+        if self.draws.style_drop:
+            kept = rng.random(self.style_tokens) >= self.draws.style_drop
+        return batch, picture, torch.from_numpy(noise), torch.from_numpy(kept)
 
 
 def parts_of_steps(
@@ -232,7 +253,7 @@ def parts_of_steps(
             yield numbers[start : start + micro_batch]
 
 
-def _join(batches: Sequence[Batch], pad_to: int) -> Batch:
+def _join(batches: Sequence[Batch], pad_to: int, style_tokens: int) -> Batch:
     """Batches of one row each as one, padded at the end."""
 
     def padded(name: str, value: int) -> Tensor:
@@ -240,7 +261,7 @@ def _join(batches: Sequence[Batch], pad_to: int) -> Batch:
 
     ids = padded("ids", PADDING)
     slots = [batch.style_slots[0] for batch in batches]
-    slots = torch.stack([F.pad(row, (0, STYLE_TOKENS - len(row)), value=-1) for row in slots])
+    slots = torch.stack([F.pad(row, (0, style_tokens - len(row)), value=-1) for row in slots])
     ids = F.pad(ids, (0, -ids.shape[1] % pad_to), value=PADDING)
     return Batch(ids, padded("answer", 0), padded("labels", IGNORED), slots)
 
@@ -248,20 +269,26 @@ def _join(batches: Sequence[Batch], pad_to: int) -> Batch:
 class Step(nn.Module):
     """A StyledModel with its loss inside, so that wrappers for several devices see one forward pass.
 
-    `chunk`: how many places have logits at a time; those of a whole 768 px picture would be 0.6 GB each.
+    `chunk`: how many places have logits at a time; those of a whole 768 px picture would be 0.6 GB each. `relative`:
+    the noise counts in units of the root mean square of each row's tokens, so that larger ones cannot drown it.
     """
 
-    def __init__(self, styled: StyledModel, chunk: int = 512):
+    def __init__(self, styled: StyledModel, chunk: int = 512, relative: bool = False):
         super().__init__()
-        self.styled, self.chunk = styled, chunk
+        self.styled, self.chunk, self.relative = styled, chunk, relative
 
-    def forward(self, batch: Batch, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, features: Tensor, noise: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Each row's sum over its answer of the cross-entropy and of log(Z)^2 (Chameleon 2.1): float32 [B], [B].
 
-        features: float [B, N, C] of the style pictures; noise: float [B, 16, hidden].
+        features: float [B, N, C] of the style pictures; noise: float [B, M, hidden]; kept: bool [B, M], the style
+        tokens that are not to be zero.
         """
         base = self.styled.base.base_model.model
-        style = self.styled.resampler(features) + noise
+        style = self.styled.resampler(features)
+        style = style + (noise * root_mean_square(style.detach()) if self.relative else noise)
+        style = style if kept is None else style * kept[..., None]
         hidden = answer_hidden(base, batch, style).flatten(0, 1)
         parts = [
             checkpoint(_losses, base.lm_head, part, labels, use_reentrant=False, preserve_rng_state=False)
@@ -269,6 +296,11 @@ class Step(nn.Module):
         ]
         cross_entropy, z = (torch.cat(values).view(batch.labels.shape).sum(1) for values in zip(*parts, strict=True))
         return cross_entropy, z
+
+
+def root_mean_square(style: Tensor) -> Tensor:
+    """Of each row's style tokens [B, M, hidden]: [B, 1, 1]."""
+    return style.square().mean((1, 2), keepdim=True).sqrt()
 
 
 def _losses(head: nn.Module, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ChameleonForConditionalGeneration
 
-from stylear.checkpoint import load_adapter
+from stylear.checkpoint import load_adapter, save_weights
 from stylear.lora import from_peft, lora_rank, to_peft
 from stylear.resampler import Resampler
 
@@ -95,4 +94,4 @@ def write_adapter(
     header = {"format": "pt", "stylear": json.dumps(dict(metadata))}
     for name, weights in (("model", lora), ("image_proj", resampler)):
         plain = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
-        write_atomically(folder / f"{name}.safetensors", lambda path, plain=plain: save_file(plain, path, header))
+        write_atomically(folder / f"{name}.safetensors", lambda path, plain=plain: save_weights(plain, path, header))

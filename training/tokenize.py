@@ -54,9 +54,6 @@ def run(settings: TokenizeSettings) -> str:
         if state.is_main_process:
             maps = {"maps": maps_sha256(settings.maps)} if settings.maps else {}
             hold_inputs(settings.out, {"curated": curated.manifest["sha256"], **tokenizer.made_of, **maps})
-            for ending in ("arrow", "json"):
-                for draft in settings.out.glob(f".*.{ending}"):  # of a run that was killed
-                    draft.unlink()
         state.wait_for_everyone()
         mine = jobs[state.process_index :: state.num_processes]
         _tokenize(settings, tokenizer, curated, mine, quiet=not state.is_main_process)

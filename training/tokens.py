@@ -196,6 +196,7 @@ class TokenSet:
         places, columns, first = [], [_columns(SCHEMA.empty_table())], 0
         for number, shard in enumerate(self.index["shards"]):
             path = self.folder / shard["file"]
+            self._check_size(shard)  # it may have gone since
             if not self._checked and sha256_of(path) != shard["sha256"]:
                 raise BadInput(f"{path} is not what was written there (other SHA-256): delete it and {self._again}.")
             before = first
@@ -238,7 +239,10 @@ class TokenSet:
         table = self._table
         place = np.searchsorted(table.first, i, side="right") - 1
         path = self.folder / self.index["shards"][table.shard[place]]["file"]
-        row = _batch(path, table.offset[place])[0].slice(int(i - table.first[place]), 1)
+        try:
+            row = _batch(path, table.offset[place])[0].slice(int(i - table.first[place]), 1)
+        except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+            raise BadInput(f"{path} has gone or was changed: bring it back, or {self._again}. ({error})") from error
         text = {name: row[name][0].as_py() for name in ("key", "kind", "caption", "condition")}
         try:
             encoded, features = row["picture"][0].as_py(), _features(row["features"][0].as_py(), self.features)

@@ -22,7 +22,8 @@ def run(settings: TrainSettings) -> str:
     """Train, from where it was left if it was; returns the summary ("" on all processes but the first).
 
     Writes under `out`: state-<step>/ (to go on from), tensorboard/, loss.png, samples/<step>.png, and at the end
-    adapter/{model,image_proj}.safetensors and summary.json. With mode plan or benchmark nothing is written.
+    adapter/{model,image_proj}.safetensors, base/ where base_rate trained it too, and summary.json. With mode plan or
+    benchmark nothing is written.
 
     Raises BadInput, BadCheckpoint or MissingPart; FloatingPointError at a loss or gradient that is not finite, with
     the last state kept.
@@ -52,14 +53,14 @@ def run(settings: TrainSettings) -> str:
             hold_inputs(settings.out, trainer.inputs())
         trainer.resume()
         trainer.fit()
-        lora, resampler = trainer.weights()
-        told = _finish(trainer, lora, resampler) if accelerator.is_main_process else ""
+        weights = trainer.weights()
+        told = _finish(trainer, *weights) if accelerator.is_main_process else ""
         accelerator.wait_for_everyone()
     return told
 
 
-def _finish(trainer: Trainer, lora: dict[str, torch.Tensor], resampler: dict[str, torch.Tensor]) -> str:
-    """Write the adapter and summary.json; returns what both say."""
+def _finish(trainer: Trainer, lora: dict, resampler: dict, base: dict) -> str:
+    """Write the adapter, the base if it was trained, and summary.json; returns what they say."""
     s, progress = trainer.settings, trainer.progress
     made = {
         "base": s.model.base,
@@ -72,6 +73,8 @@ def _finish(trainer: Trainer, lora: dict[str, torch.Tensor], resampler: dict[str
         "provenance": provenance(),
     }
     write_adapter(s.out / "adapter", lora, resampler, made)
+    if base:
+        trainer.write_base(s.out / "base", base)
     losses, rate = progress.losses, progress.step * s.batch / max(progress.seconds, 1e-9)
     few, epochs = max(1, len(losses) // 10), progress.step * s.batch / trainer.samples.order.epoch
     figures = {

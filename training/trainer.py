@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +23,20 @@ from stylear.encoder import ImageEncoder
 from stylear.errors import BadInput
 from stylear.images import open_image, to_rgb
 from stylear.resampler import Resampler, ResamplerConfig
-from stylear.vocabulary import STYLE_TOKENS
 
-from .checkpoints import Progress, load_state, read_progress, released, save_state, states_in, sweep, trained
-from .hf_model import ChameleonForConditionalGeneration
+from .checkpoints import (
+    Progress,
+    load_state,
+    read_progress,
+    released,
+    save_state,
+    states_in,
+    sweep,
+    trained,
+    trained_base,
+)
+from .config import FrozenPaths
+from .hf_model import ChameleonForConditionalGeneration, write_base
 from .inputs import files_sha256, tensors_sha256
 from .mix import Mix
 from .parts import Parts, adapter_files
@@ -33,7 +44,7 @@ from .plots import loss_plot, sample_sheet
 from .recipe import TrainSettings
 from .steps import Draws, Listed, Rows, Samples, Step, parts_of_steps
 from .styled import StyledModel, write_adapter
-from .tokens import TokenSet
+from .tokens import KINDS, TokenSet
 
 HELD_OUT = 255  # in place of a kind, so that the mix passes it over
 PAD_TO = 64  # with torch.compile, so that shapes repeat
@@ -67,7 +78,7 @@ class Trainer:
         self.accelerator, self.clock = accelerator, Clock(s.mode == "benchmark")
         self.tokens, self.parts = TokenSet(s.data), Parts(s.model)
         half = torch.bfloat16 if s.precision == "bf16" else None
-        base, vocabulary = self.parts.base(half or torch.float32)
+        base, vocabulary = self.parts.base(torch.float32 if s.base_rate else half or torch.float32)
         self.encoder = self.parts.image_encoder().to(accelerator.device)
         styled = styled_model(base, self.encoder.config.width, s)
         shape, lora = styled.resampler.config, styled.base.peft_config["default"]
@@ -83,15 +94,16 @@ class Trainer:
         held = np.random.default_rng(s.seed).choice(len(self.tokens), s.held_out, replace=False)
         kinds = self.tokens.kinds.copy()
         kinds[held] = HELD_OUT
-        reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1)
-        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.drift)
+        kinds = some_of(kinds, s.data_share, s.seed)
+        reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1, shape.tokens)
+        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.drift, s.style_drop)
         self.samples = Samples(self.tokens, Mix(kinds, s.ratio, s.seed), draws, *reads)
         self.held_out = Samples(self.tokens, Listed(np.sort(held)), Draws(s.seed), *reads) if len(held) else None
-        self.rates = (s.lora_rate, s.resampler_rate)
+        self.rates = (s.lora_rate, s.resampler_rate, *([s.base_rate] if s.base_rate else []))
         optimizer = torch.optim.AdamW(groups_of(styled), betas=s.betas, weight_decay=s.weight_decay)
         if accelerator.is_fsdp2:  # accelerate's own policy rounds losses and sums of gradients to bfloat16
             accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(half, torch.float32)
-        self.model, optimizer = accelerator.prepare(Step(styled.train(), s.loss_chunk), optimizer)
+        self.model, optimizer = accelerator.prepare(Step(styled.train(), s.loss_chunk, s.noise_relative), optimizer)
         self.optimizer = optimizer.optimizer
         if s.compile:  # the layers alone: compiled together with the loss in chunks, gradients were wrong (torch 2.15)
             base.model.compile(dynamic=False)
@@ -192,7 +204,7 @@ class Trainer:
     def losses(self, rows: Rows, features: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's sums of cross-entropy and log(Z)^2, with gradients to what trains."""
         with self.accelerator.autocast():
-            return self.model(rows.batch, features, rows.noise)
+            return self.model(rows.batch, features, rows.noise, rows.kept)
 
     def terms(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of cross-entropy and log(Z)^2 of each row under its own style, and how badly styles are told apart.
@@ -231,20 +243,31 @@ class Trainer:
         self.model.train()
         return float(a.reduce(total, "sum")) / self.held_out.predicted(range(count))
 
-    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """LoRA and resampler under the released keys; empty on all processes but the first, all have to call."""
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """LoRA and resampler under the released keys, and the base where it trains.
+
+        Empty on all processes but the first; all have to call.
+        """
         found = trained(self.model)
-        return released(found) if self.accelerator.is_main_process else ({}, {})
+        return (*released(found), trained_base(found)) if self.accelerator.is_main_process else ({}, {}, {})
+
+    def write_base(self, folder: Path, weights: dict[str, Tensor]) -> Parts:
+        """Write a base that was trained as a folder like the one it began as; returns this run's parts with it."""
+        config = find("base", self.parts.base_place).path.parent / "config.json"
+        write_base(folder, weights, config, self.parts.tokenizer())
+        beside = {name: str(self.parts.place(name).path) for name in ("vqgan", "image_encoder")}
+        return Parts(FrozenPaths(base=str(folder), **beside))
 
     def show(self, log: SummaryWriter | None) -> None:
         """Plot the losses and draw the sheet with the weights as they are."""
-        lora, resampler = self.weights()
+        lora, resampler, base = self.weights()
         if self.accelerator.is_main_process:
             s, step = self.settings, self.progress.step
             loss_plot(self.progress.losses, self.progress.held_out, s.out / "loss.png")
             scratch = s.out / ".sampled"
             write_adapter(scratch, lora, resampler, {})
-            model = self.parts.pipeline(scratch, device=self.accelerator.device)
+            parts = self.write_base(scratch / "base", base) if base else self.parts
+            model = parts.pipeline(scratch, device=self.accelerator.device)
             references, captions = self.references()
             sheet = s.out / "samples" / f"{step:06d}.png"
             sample_sheet(model, references, s.prompts or captions, sheet, s.seed)
@@ -276,15 +299,30 @@ def styled_model(base: ChameleonForConditionalGeneration, features: int, setting
             for name, weight in styled.named_parameters():
                 if ".lora_A." in name:
                     torch.nn.init.normal_(weight, std=s.rank**-0.5)
+    if s.base_rate:
+        styled.base.requires_grad_(True)
     if s.gradient_checkpointing:
         styled.forget_activations()
     return styled
 
 
 def groups_of(styled: StyledModel) -> list[dict[str, list[Tensor]]]:
-    """The optimizer's two groups: LoRA, then resampler."""
+    """The optimizer's groups: LoRA, resampler and, where it trains, the base."""
     lora = [weight for name, weight in styled.named_parameters() if ".lora_" in name]
-    return [{"params": lora}, {"params": list(styled.resampler.parameters())}]
+    base = [weight for name, weight in styled.base.named_parameters() if weight.requires_grad and ".lora_" not in name]
+    parts = [lora, list(styled.resampler.parameters()), base]
+    return [{"params": part} for part in parts if part]
+
+
+def some_of(kinds: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """`kinds` uint8 [N] with all but a share of each kind's pictures passed over, at least one of each kept."""
+    if share == 1:
+        return kinds
+    kinds, rng = kinds.copy(), np.random.default_rng([seed, 1])
+    for kind in range(len(KINDS)):
+        places = rng.permutation(np.flatnonzero(kinds == kind))
+        kinds[places[max(1, round(share * len(places))) :]] = HELD_OUT
+    return kinds
 
 
 def _check(tokens: TokenSet, codes: int, encoder: ImageEncoder, shape: ResamplerConfig, hidden: int) -> None:
@@ -293,7 +331,6 @@ def _check(tokens: TokenSet, codes: int, encoder: ImageEncoder, shape: Resampler
         (f"{tokens.folder} has codes of a VQGAN with", tokens.codes, "the tokenizer has", codes),
         ("the adapter reads features of width", shape.features, "the image encoder makes", encoder.config.width),
         ("the adapter makes tokens of width", shape.output, "the base reads", hidden),
-        ("the adapter makes as style tokens", shape.tokens, "prompts have places for", STYLE_TOKENS),
     ):
         if ours != theirs:
             raise BadInput(f"Data and parts do not belong together: {what} {ours} and {other} {theirs}.")

@@ -12,6 +12,7 @@ from .load import (
     trained_size,
 )
 from .parts import PARTS, Found, Place, find, holds, parts_in
+from .save import save_weights
 
 __all__ = [
     "PARTS",
@@ -29,6 +30,7 @@ __all__ = [
     "load_vqgan",
     "open_weights",
     "parts_in",
+    "save_weights",
     "trained_size",
     "weight_files",
 ]

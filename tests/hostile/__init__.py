@@ -1,1 +1,1 @@
-"""Hostile files, values and paths: every case ends in success or in an error that stylear.errors documents."""
+"""Hostile files, values, paths and faults: each case ends in success or in an error that stylear.errors documents."""

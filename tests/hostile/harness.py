@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -17,7 +18,7 @@ SECONDS = 120  # of the processor, after which a case hangs; none needs ten
 WAIT = 900  # seconds on the clock, after which it waits for something that does not come
 MORE_MEMORY = 1 << 30  # bytes by which a case may raise the peak of the process; the largest picture takes half
 
-counted = 0  # cases tried in this process
+tally = Counter()  # of this process: "cases" tried, "faults" survived, and figures of load
 
 
 def hostile(cases: int, **strategies) -> Callable:
@@ -44,13 +45,17 @@ def hostile(cases: int, **strategies) -> Callable:
 @contextmanager
 def case() -> Iterator[None]:
     """Count one case, and see that it ends and what memory it takes."""
-    global counted
-    counted += 1
+    tally["cases"] += 1
     before = _peak()
     with _alarm():
         yield
     grown = _peak() - before
     assert grown < MORE_MEMORY, f"this case took {grown >> 20} MiB"
+
+
+def survived(faults: int) -> None:
+    """Count faults that struck and after which everything was whole."""
+    tally["faults"] += faults
 
 
 def outcome(call: Callable, *args, errors: tuple[type[Exception], ...] = (StyleARError,), **options) -> object:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import pickle
+import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,11 @@ from training import config, curated, tokens
 from . import (
     harness,
     test_command_line,
+    test_faults,
     test_folders,
     test_invariants,
+    test_kills,
+    test_load,
     test_lora,
     test_manifests,
     test_node_inputs,
@@ -236,3 +241,67 @@ def test_a_case_that_takes_gigabytes_or_has_no_message():
         greedy()
     with caught():
         harness.outcome(lambda: (_ for _ in ()).throw(files.BadInput("no")))
+
+
+def write_straight() -> None:
+    """In a victim: files are written where they belong, at once."""
+    from training import loop
+
+    files.new_file = loop.new_file = straight
+
+
+def test_a_command_whose_writes_are_not_atomic(bench):
+    torn = {"kind": "torn", "only": "inputs", "size": 10}
+    test_kills.check_resumed(bench, "tokenize", torn)
+    with caught():
+        test_kills.check_resumed(bench, "tokenize", torn, setup=f"{__name__}:write_straight")
+
+
+def take_orphans() -> None:
+    """In a victim: a state that was being written when the run was killed is gone on with."""
+    from training import checkpoints
+
+    checkpoints._NAME = re.compile(r"\.?state-(\d{6,}).*")
+
+
+def test_a_resume_that_accepts_an_orphan(bench):
+    killed = {"kind": "kill", "only": "/.state-000001", "at": 2}
+    with caught():
+        test_kills.check_resumed(bench, "train", killed, setup=f"{__name__}:take_orphans")
+
+
+def say_errors_raw() -> None:
+    """In a victim: what the disk refuses is raised as it is."""
+    files._refusal = lambda error, place: None
+
+
+def test_a_full_disk_that_is_not_told_in_words(bench):
+    test_faults.check_fault(bench, "download", "full", 12)
+    with caught():
+        test_faults.check_fault(bench, "download", "full", 12, setup=f"{__name__}:say_errors_raw")
+
+
+def hold_nothing() -> None:
+    """In a victim: a folder that another run holds is written."""
+    from stylear import download
+
+    download.held = lambda folder: contextlib.nullcontext()
+
+
+def test_a_folder_that_two_runs_may_write(bench):
+    with caught():
+        test_faults.check_alone(bench, "download", setup=f"{__name__}:hold_nothing")
+
+
+def test_a_model_that_is_kept(tmp_path):
+    bundle, kept = tiny.write_bundle(tmp_path), []
+    test_load.check_flat(lambda: load.load_vqgan(bundle), 2)
+    with caught():
+        test_load.check_flat(lambda: kept.append(load.load_vqgan(bundle)), 2)
+
+
+def test_a_thread_that_is_kept():
+    waits = threading.Event()
+    with caught():
+        test_load.check_flat(lambda: threading.Thread(target=waits.wait, daemon=True).start(), 2)
+    waits.set()

@@ -1,10 +1,9 @@
 """Needs a ComfyUI checkout in COMFYUI_DIR, run by a Python that has its requirements; skipped without one."""
 
-import json
 from pathlib import Path
 
 import pytest
-from comfy_server import GRAPHS, ROOT, ComfyServer, checkout
+from comfy_server import ROOT, ComfyServer, active, checkout
 
 
 def pytest_collection_modifyitems(items):
@@ -27,6 +26,5 @@ def server():
 
 @pytest.fixture
 def graph(request) -> dict:
-    """The API graph a test is parametrised with by name, or style_only."""
-    name = getattr(request, "param", "style_only")
-    return json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
+    """The API graph a test is parametrised with by name, or first_picture, as it runs when it opens."""
+    return active(getattr(request, "param", "first_picture"))

@@ -1,15 +1,17 @@
 """The pack in a real ComfyUI, over its API."""
 
 import io
+import json
 import re
 import time
 import uuid
 
 import pytest
-from comfy_server import GRAPHS, PACK, ComfyServer, checkout
+from comfy_server import BLUEPRINT, GRAPHS, PACK, ComfyServer, active, checkout
 from PIL import Image
 
 NAMES = sorted(file.stem for file in GRAPHS.glob("*.json"))
+SAVED = {"three_references": 1, "parameter_grid": 1, "batch": 9}  # pictures; the others save four
 IDS = [
     *("LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "DepthCondition", "ARSample"),
     *("StyleBlend", "SaveStylePreset", "LoadStylePreset"),
@@ -60,11 +62,47 @@ def test_the_workflows_are_offered_as_templates_with_thumbnails(server):
 @pytest.mark.parametrize(("graph", "name"), [(name, name) for name in NAMES], indirect=["graph"])
 def test_each_workflow_runs_to_saved_pictures(server, graph, name):
     pictures = server.pictures(server.run(graph))
-    assert len(pictures) == (1 if name == "three_references" else 4)
+    assert len(pictures) == SAVED.get(name, 4)
     for picture in pictures:
         image = Image.open(io.BytesIO(picture))
         assert image.mode == "RGB" and "prompt" in image.info
         assert min(high - low for low, high in image.getextrema()) > 10
+
+
+def test_the_second_half_of_the_preset_workflow_draws_from_what_the_first_has_kept(server):
+    server.run(active("style_preset"))
+    whole = json.loads((GRAPHS / "style_preset.json").read_text(encoding="utf-8"))
+    assert ran(server.run(whole)) >= {"8", "9", "10", "11"}
+
+
+def test_the_one_drawn_alone_is_the_sixth_of_the_batch(server):
+    outputs = server.run(active("batch"))["outputs"]
+    eight, (alone,) = outputs["6"]["images"], outputs["8"]["images"]
+    sixth, alone = (server.base / "output" / one["subfolder"] / one["filename"] for one in (eight[5], alone))
+    assert Image.open(sixth).tobytes() == Image.open(alone).tobytes()
+
+
+def test_the_blueprint_is_offered_with_its_chain(server):
+    pack = f"custom_nodes.{PACK}"
+    ours = {key: one for key, one in server.get("/global_subgraphs").items() if one["info"]["node_pack"] == pack}
+    ((key, entry),) = ours.items()
+    assert entry["name"] == BLUEPRINT.stem
+    workflow = json.loads(server.get(f"/global_subgraphs/{key}")["data"])
+    (subgraph,) = workflow["definitions"]["subgraphs"]
+    chain = ["LoadStyleAR", "StyleTokenEncode", "SAMSubtract", "NoiseInject", "ARSample"]
+    assert sorted(node["type"] for node in subgraph["nodes"]) == sorted(chain)
+
+
+def test_describing_our_nodes_costs_the_server_less_than_20_milliseconds(server):
+    def describe() -> None:
+        for node in IDS:
+            server.get(f"/object_info/{node}")
+
+    describe()
+    before, times = server.cpu_seconds, 10
+    for _ in range(times):
+        describe()
+    assert (server.cpu_seconds - before) / times < 0.02  # processor time: a busy machine does not count
 
 
 def test_a_blend_is_drawn_away_from_a_style_saved_and_drawn_again_from_its_preset(server, graph):

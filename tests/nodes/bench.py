@@ -46,8 +46,8 @@ class StubEngine:
         self._remember("subtract", style, content=content, mask=mask, alpha=alpha, beta=beta)
         return "less style"
 
-    def encode_condition(self, image):
-        self._remember("encode_condition", image)
+    def encode_condition(self, image, kind="depth"):
+        self._remember("encode_condition", image, kind)
         return "condition"
 
     def generate(self, prompt, style, **options):

@@ -140,8 +140,14 @@ def test_style_blend_refuses_what_it_cannot_blend(nodes, errors, styles, weights
 def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine):
     comfy.management.unload_all_models()
     assert nodes["DepthCondition"].execute(model=model, image=PICTURE).result == ("condition",)
-    assert torch.equal(engine.calls[0].args[0], PICTURE[0])
+    assert torch.equal(engine.calls[0].args[0], PICTURE[0]) and engine.calls[0].args[1] == "depth"
     assert loaded(comfy, model) == {"vqgan"}
+
+
+def test_depth_condition_takes_a_segmentation_map_where_it_is_told_so(nodes, model, engine):
+    told = "the image is a segmentation map"
+    assert nodes["DepthCondition"].execute(model=model, image=PICTURE, depth_from=told).result == ("condition",)
+    assert torch.equal(engine.calls[0].args[0], PICTURE[0]) and engine.calls[0].args[1] == "segmentation"
 
 
 def test_depth_condition_makes_the_map_of_a_photo_with_the_chosen_model(nodes, model, engine, models, monkeypatch):
@@ -152,7 +158,7 @@ def test_depth_condition_makes_the_map_of_a_photo_with_the_chosen_model(nodes, m
     for name in ("config.json", "preprocessor_config.json"):
         (models / "depth" / name).touch()
     nodes["DepthCondition"].execute(model=model, image=PICTURE, depth_from="depth")
-    assert torch.equal(engine.calls[0].args[0], PICTURE[0].mean(-1))
+    assert torch.equal(engine.calls[0].args[0], PICTURE[0].mean(-1)) and engine.calls[0].args[1] == "depth"
 
 
 def test_depth_condition_refuses_a_depth_model_that_is_not_listed(nodes, model, errors, models):

@@ -89,3 +89,12 @@ def test_only_download_may_use_the_network():
         text = file.read_text(encoding="utf-8")
         if file.name != "download.py":
             assert not re.search(r"urllib\.request|(import|from) (requests|httpx|socket|huggingface_hub)\b", text), file
+
+
+def test_every_shipped_file_can_be_written_on_windows_and_macos():
+    folders = ("nodes", "stylear", "web", "locales", "workflows", "docs")
+    files = [file.relative_to(ROOT).as_posix() for folder in folders for file in (ROOT / folder).rglob("*")]
+    assert len({name.lower() for name in files}) == len(files), "names that differ in case only"
+    for name in files:
+        assert len(name) < 120 and re.fullmatch(r"[\w.,/-]+", name, re.ASCII), name
+        assert not re.search(r"(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)|\.(/|$)", name, re.IGNORECASE), name

@@ -50,13 +50,16 @@ def test_a_workflow_has_the_nodes_the_links_and_the_values_of_its_api_twin(file)
 
 @pytest.mark.parametrize("file", GRAPHS, ids=NAMES)
 def test_a_workflow_uses_our_nodes_with_inputs_and_choices_they_have(nodes, models, file):
-    for body in read(file).values():
+    workflow = read(ROOT / "workflows" / file.name)
+    waiting = {str(node["id"]) for node in workflow["nodes"] if node["mode"] == 2}  # for what the others make
+    for node, body in read(file).items():
         if body["class_type"] in nodes:
             inputs = {item.id: item for item in nodes[body["class_type"]].define_schema().inputs}
-            assert body["inputs"].keys() <= inputs.keys()
-            assert {name for name, item in inputs.items() if not item.optional} <= body["inputs"].keys()
-            for name, value in body["inputs"].items():
-                assert value in getattr(inputs[name], "options", [value])
+            given = {name.partition(".")[0]: value for name, value in body["inputs"].items()}  # a growing one has a dot
+            assert given.keys() <= inputs.keys()
+            assert {name for name, item in inputs.items() if not item.optional} <= given.keys()
+            for name, value in given.items():
+                assert node in waiting or value in getattr(inputs[name], "options", [value])
 
 
 @pytest.mark.parametrize("file", GRAPHS, ids=NAMES)
@@ -66,6 +69,24 @@ def test_the_pictures_a_workflow_begins_with_are_bundled(host, file):
     offered = {f"stylear_{picture.name}" for folder in host.PICTURES for picture in folder.glob("*.png")}
     begun_with = {body["inputs"]["image"] for body in read(file).values() if body["class_type"] == "LoadImage"}
     assert begun_with <= offered
+
+
+def test_the_blueprint_is_the_chain_of_our_nodes_with_its_inputs_to_turn(nodes):
+    (file,) = (ROOT / "subgraphs").glob("*.json")
+    workflow = read(file)
+    (node,), (subgraph,) = workflow["nodes"], workflow["definitions"]["subgraphs"]
+    assert node["type"] == subgraph["id"] and node["title"] == subgraph["name"] == file.stem
+    inside = {str(one["id"]): nodes[one["type"]].define_schema() for one in subgraph["nodes"]}
+    for number, name in node["properties"]["proxyWidgets"]:
+        assert name in {"control_after_generate", *(item.id for item in inside[number].inputs)}
+    assert [item["type"] for item in node["inputs"] if "widget" not in item] == ["IMAGE"]
+    assert {item["type"] for item in node["outputs"]} == {"IMAGE", "MASK"}
+
+
+def test_every_workflow_says_what_to_turn():
+    for name in NAMES:
+        notes = [node for node in read(ROOT / "workflows" / f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
+        assert len(notes) == 1 and notes[0]["widgets_values"][0].startswith("## ")
 
 
 @pytest.mark.parametrize("name", NAMES)

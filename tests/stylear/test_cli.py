@@ -1,6 +1,7 @@
 """The command line writes pictures, sheets and safetensors, and says in a line why it cannot."""
 
 import json
+import os
 import runpy
 import sys
 
@@ -56,6 +57,24 @@ def test_generate_writes_the_librarys_picture_with_its_parameters_in_it(run, bun
     assert (text["prompt"], text["seed"], text["top_k"], text["gamma"]) == ("a cat", 3, 9, 0.2)
 
 
+def test_all_pictures_are_written_though_nobody_reads_their_names(run, monkeypatch):
+    unread, writes = os.pipe()
+    os.close(unread)
+    with os.fdopen(writes, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        status, out = run("--batch", 2, "--width", 8, "--height", 8)
+    assert status == 0 and pixels(out.with_name("out_1.png")).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
+def test_memory_that_runs_out_is_told_with_what_to_do(run, monkeypatch, capsys, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(StyleAR, "encode_style", fails)
+    assert run()[0] == 2 and capsys.readouterr().err.startswith("error: Memory ran out: close other programs")
+
+
 def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
     status, _ = run("--batch", 2, "--seed", 5, "--width", 24, "--height", 8)
     run("--seed", 6, "--width", 24, "--height", 8, out="alone.png")
@@ -75,6 +94,7 @@ def test_a_batch_writes_numbered_pictures_each_with_its_own_seed(run, tmp_path):
         ("--mask", "REFERENCE"),
         ("--content", "REFERENCE"),
         ("--condition", "REFERENCE"),
+        ("--condition", "REFERENCE", "--condition-kind", "segmentation"),
         ("--subtract", "--alpha", "-3", "--beta", "9"),
         ("--gamma", "0"),
         ("--style-cfg", "20"),
@@ -172,6 +192,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
     [
         (("--model", "/nowhere"), "error: No base model (a Chameleon decoder): there is no file or folder"),
         (("--condition", "/nowhere.png"), "error: There is no picture at /nowhere.png"),
+        (("--condition-kind", "segmentation"), "error: There is a --condition-kind and no map. Give one"),
         (("--width", "4000"), "error: width is 4000; it has to be a whole number from 1 to 48"),
         (
             ("--window", "17"),

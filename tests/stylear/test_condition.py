@@ -14,6 +14,7 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 
 from stylear import condition
 from stylear.condition import (
+    KINDS,
     choose_crop,
     condition_pixels,
     cover,
@@ -103,6 +104,21 @@ def test_a_map_is_cropped_in_the_middle_and_always_alike():
     pixels = condition_pixels(ramp, 128)
     assert torch.equal(pixels, condition_pixels(ramp, 128))
     assert abs(pixels[0, 0, 0, 0] + pixels[0, 0, 0, -1] - (2 * 399 * 160 / 65535 - 2)) < 0.05
+
+
+def test_a_segmentation_map_keeps_its_colours_and_a_depth_map_blends_between_them():
+    areas = np.zeros((500, 300, 3), np.uint8)
+    areas[:, 130:] = 200, 40, 0
+    colours = {
+        kind: {tuple(colour) for colour in condition_pixels(areas, 64, 8, kind)[0].flatten(1).T.tolist()}
+        for kind in KINDS
+    }
+    assert len(colours["segmentation"]) == 2 < len(colours["depth"])
+
+
+def test_a_map_of_a_kind_that_is_none_is_refused():
+    with pytest.raises(BadInput, match="'edges'. Use one of depth, segmentation"):
+        condition_pixels(Image.new("L", (64, 64)), 64, kind="edges")
 
 
 def test_white_is_one_and_black_minus_one_and_transparency_is_white():

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stylear import checkpoint
@@ -34,6 +35,18 @@ def test_shards_become_one_file_from_their_index_or_their_folder(official, tmp_p
         assert equal(load_file(tmp_path / "model.safetensors"), tiny.base_state())
 
 
+def test_the_same_weights_and_metadata_become_the_same_bytes(tmp_path):
+    metadata = {name: f'a "quoted\\ {name} \x1f \x7f é 猫 😀' for name in ("stylear", "format", "a", "b", "c")}
+    written = set()
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        checkpoint.save_weights(tiny.resampler_state(), path, dict(sorted(metadata.items(), reverse=number % 2)))
+        written.add(path.read_bytes())
+    with safe_open(path, "pt") as file:
+        assert len(written) == 1 and file.metadata() == metadata
+    assert equal(load_file(path), tiny.resampler_state())
+
+
 def test_weights_that_share_memory_are_written_twice(tmp_path):
     state = tiny.resampler_state()
     state["norm_out.bias"] = state["norm_out.weight"]
@@ -62,7 +75,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(official, tmp_path, mon
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("stylear.convert.save_file", full)
+    monkeypatch.setattr("stylear.convert.save_weights", full)
     (tmp_path / "x.safetensors").write_text("old")
     with pytest.raises(OSError, match="No space"):
         convert(official["vqgan"], tmp_path / "x.safetensors", overwrite=True)

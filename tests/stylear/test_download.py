@@ -1,94 +1,22 @@
 """The download of public parts: on request, with terms, resumable, checked, from any endpoint, or offline."""
 
 import hashlib
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tiny_hub import ADAPTER, BASE, FILES, LARGE, SHARD, Hub, serving
 
 from stylear.__main__ import main
-from stylear.download import CHAMELEON, PARTS, SUMS, Part, chosen, download, terms, verify
+from stylear.download import PARTS, SUMS, chosen, download, terms, verify
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
-
-LARGE = bytes(range(256)) * 4096
-INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
-FILES = {
-    "me/base/config.json": b"{}",
-    "me/base/model.safetensors.index.json": INDEX.encode(),
-    "me/base/model-00001-of-00002.safetensors": LARGE,
-    "me/base/model-00002-of-00002.safetensors": LARGE[::-1],
-    "me/adapter/sub/model.safetensors": b"adapter",
-}
-BASE = Part(
-    (("me/base", "config.json"), ("me/base", "tokenizer.json"), ("me/base", "model.safetensors.index.json")),
-    CHAMELEON,
-    True,
-    ("tokenizer.json",),
-)
-ADAPTER = {"adapter": Part((("me/adapter", "sub/model.safetensors"),), "MIT")}
-SHARD = "base/model-00001-of-00002.safetensors"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Speaks the hub's protocol: large files are redirected to, with their SHA-256; small ones have git's checksum."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(False)
-
-    def do_GET(self):
-        self.answer(True)
-
-    def answer(self, whole):
-        hub = self.server
-        hub.asked.append((self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization")))
-        name = self.path.removeprefix("/cdn").removeprefix("/").replace("/resolve/main/", "/")
-        content = hub.files.get(name)
-        if content is None or hub.status:
-            self.send_response(hub.status or 404)
-            self.end_headers()
-        elif len(content) > 4096 and not self.path.startswith("/cdn"):
-            self.send_response(302)
-            told = {
-                "Location": f"/cdn/{name}",
-                "X-Linked-Size": str(len(content)),
-                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
-            }
-            for header, value in (told | hub.told).items():
-                self.send_header(header, value)
-            self.end_headers()
-        else:
-            self.send(content, whole)
-
-    def send(self, content, whole):
-        first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206 if first and self.server.ranges else 200)
-        first *= self.server.ranges
-        body = self.server.spoil(content)[first:]
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha1(b"blob %d" % len(content) + bytes(1) + content).hexdigest()}"')
-        self.end_headers()
-        if whole:
-            self.wfile.write(body[: self.server.cut or len(body)])
-            self.server.cut = 0
-            self.close_connection = True
+from stylear.files import held
 
 
 @pytest.fixture
 def hub(monkeypatch):
     """A server here; `asked` is what it was asked for, `cut` breaks the next answer off, `told` are its lies."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.asked, server.cut, server.ranges, server.status = dict(FILES), [], 0, True, 0
-    server.spoil, server.told = lambda content: content, {}
-    server.url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("HF_TOKEN", "secret")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -157,7 +85,7 @@ def test_a_file_that_arrives_damaged_is_deleted_and_said(fetch, hub, tmp_path):
     hub.spoil = lambda content: content[:-1] + b"?"
     with pytest.raises(BadCheckpoint, match="config.json of me/base arrived damaged"):
         fetch()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
 
 
 def test_another_file_of_that_name_is_never_replaced(fetch, tmp_path):
@@ -194,6 +122,22 @@ def test_the_token_goes_to_the_endpoint_and_nowhere_else(fetch, hub):
         Hub.send_header = answer
     tokens = {path.startswith("/cdn"): token for _, path, _, token in hub.asked}
     assert tokens == {False: "Bearer secret", True: None}
+
+
+def test_a_folder_that_another_download_fills_is_refused_and_left_alone(fetch, hub, tmp_path):
+    with held(tmp_path / "7b"), pytest.raises(BadInput, match="is being written by another run"):
+        fetch()
+    assert [path.name for path in (tmp_path / "7b").iterdir()] == [".lock"]
+
+
+def test_what_a_killed_download_left_of_versions_that_are_gone_is_deleted(fetch, tmp_path):
+    fetch(ADAPTER)
+    (tmp_path / "7b" / "adapter" / "model.safetensors").unlink()
+    left = [".SHA256SUMS.0a1b2c3d", "adapter/.model.safetensors.000000000000.part"]
+    for name in left:
+        (tmp_path / "7b" / name).touch()
+    fetch(ADAPTER)
+    assert not [name for name in left if (tmp_path / "7b" / name).exists()]
 
 
 def test_offline_nothing_is_asked_and_what_is_there_is_checked(fetch, hub, tmp_path, monkeypatch):

@@ -283,6 +283,14 @@ def test_a_condition_is_the_vqgans_codes_of_the_maps_middle(model):
     assert 0 <= codes.min() and codes.max() < tiny.CODES
 
 
+def test_a_condition_of_another_kind_stands_in_the_same_place_of_the_prompt(model, style):
+    areas = np.zeros((30, 16, 3), np.uint8)
+    areas[7:] = 255
+    depth, segmentation = (model.encode_condition(areas, kind) for kind in ("depth", "segmentation"))
+    assert depth.shape == segmentation.shape and not torch.equal(depth, segmentation)
+    assert model.generate("a cat", style, condition=segmentation).isfinite().all()
+
+
 def test_without_segment_anything_a_model_does_all_but_segment(model, style, tmp_path, monkeypatch):
     folder = tiny.write_bundle(tmp_path / "model")
     monkeypatch.setattr("stylear.segment.importlib.util.find_spec", lambda name: None)

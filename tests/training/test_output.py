@@ -1,14 +1,17 @@
 """The folder a command writes: one run at a time, always with the settings it was begun with."""
 
+import errno
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from pydantic import Field
+from safetensors import SafetensorError
 
 from stylear.errors import BadInput
 from training.config import ModelPaths, Settings
@@ -200,10 +203,47 @@ def test_a_run_killed_before_it_wrote_its_settings_can_begin_again(tmp_path):
     begin(tmp_path)
 
 
+def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):
+    begin(tmp_path)
+    (tmp_path / "sub").mkdir()
+    drafts = [".model.0a1b2c3d.safetensors", "sub/.000-1.deadbeef.png", ".settings.00000000.yaml", ".x.12345678"]
+    kept = [".state.yaml", ".model.0a1b2c3d4e.safetensors", "sub/model.0a1b2c3d.png", ".x.1234567g"]
+    for name in drafts + kept:
+        (tmp_path / name).touch()
+    begin(tmp_path)
+    assert [(tmp_path / name).exists() for name in drafts + kept] == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk of .* is full: make room and run the same"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "make room"),
+        (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "make room"),
+        (sqlite3.OperationalError("database or disk is full"), "make room"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "make room"),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "make room"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "a/b may not be opened: correct its rights"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "a/b has gone: bring it back"),
+        (OSError(errno.EIO, "Input/output error", "a/b"), "a/b cannot be used: see why, mend it"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path, error, told):
+    with pytest.raises(BadInput, match=told), output_folder(tmp_path, Example()):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), OSError("no number"), BrokenPipeError(32, "Broken pipe")])
+def test_other_errors_go_through_as_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, output_folder(tmp_path, Example()):
+        raise error
+    assert caught.value is error
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_file_in_the_way_is_told(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="cannot be written: give another `out`"):
+    with pytest.raises(BadInput, match="cannot be written: give another folder"):
         begin(tmp_path / place)
 
 

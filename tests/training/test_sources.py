@@ -265,6 +265,24 @@ def test_what_is_no_tar_is_one_broken_record(tmp_path, data):
     assert read(tmp_path) == ["broken"]
 
 
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_a_file_that_goes_away_while_it_is_read_is_told_and_not_taken_for_a_broken_one(tmp_path, ending):
+    for name in ("a", "b"):
+        write_tar(tmp_path / f"{name}.{ending}", {"1.png": png(), "1.txt": b"one"})
+    items = source(tmp_path).items()
+    next(items)
+    (tmp_path / f"b.{ending}").unlink()
+    with pytest.raises(BadInput, match=rf"b\.{ending} has gone: bring it back"):
+        list(items)
+
+
+def test_a_folder_that_goes_away_while_it_is_read_is_told_and_its_pictures_not_taken_for_missing(tmp_path):
+    item = next(source(write_pictures(tmp_path / "in", a="one")).items())
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="in has gone: bring it back"):
+        item.read()
+
+
 def test_links_in_a_tar_are_passed_over(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         link = tarfile.TarInfo("1.png")

@@ -244,3 +244,34 @@ def test_drift_does_not_depend_on_micro_batches(root):
         alone = chosen[[number]].batch
         length = alone.ids.shape[1]
         assert torch.equal(alone.ids[0], whole.ids[number, :length])
+
+
+def test_the_asked_share_of_style_tokens_is_zero_and_those_of_a_sample_are_always_the_same(root, step):
+    chosen = samples(root, Draws(seed=1, style_drop=0.3))
+    rows = chosen[range(64)]
+    assert 1 - rows.kept.float().mean() == pytest.approx(0.3, abs=0.05)
+    assert torch.equal(chosen[[5]].kept[0], rows.kept[5]) and samples(root, Draws(seed=1))[range(4)].kept.all()
+    rows, seen = chosen[range(3)], []
+    handle = step.styled.base.base_model.model.model.register_forward_pre_hook(
+        lambda _, args, given: seen.append(given["inputs_embeds"]), with_kwargs=True
+    )
+    step(rows.batch, torch.randn(3, 5, 24), rows.noise, rows.kept)
+    handle.remove()
+    for row, slots, kept in zip(seen[0], rows.batch.style_slots, rows.kept, strict=True):
+        assert torch.equal(row[slots].abs().amax(1) > 0, kept)
+
+
+def test_relative_noise_grows_with_the_tokens(root, step):
+    rows, features = samples(root, Draws(seed=1, noise=0.5))[range(3)], torch.randn(3, 5, 24)
+
+    def lost(scale, relative):
+        """How much the noise changes the loss where the tokens are so many times as large."""
+        norm, tried = step.styled.resampler.norm_out, Step(step.styled, 16, relative)
+        kept = norm.weight.clone(), norm.bias.clone()
+        with torch.no_grad():
+            norm.weight.mul_(scale), norm.bias.mul_(scale)
+            plain, noisy = (tried(rows.batch, features, noise)[0] for noise in (0 * rows.noise, rows.noise))
+            norm.weight.copy_(kept[0]), norm.bias.copy_(kept[1])
+        return float((noisy - plain).abs().mean())
+
+    assert lost(1e4, relative=False) < 0.1 * lost(1e4, relative=True)

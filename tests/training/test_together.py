@@ -1,5 +1,7 @@
 """Processes that share a training make what one alone makes."""
 
+import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +53,17 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 def test_the_error_of_one_process_is_that_of_all(tmp_path):
     with pytest.raises(BadInput, match="nothing to learn"):
         together(partial(refuse, tmp_path), 2)
+
+
+def be_killed(out: Path) -> None:
+    if place()[0] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    learn(out)
+
+
+def test_a_process_that_is_killed_ends_the_training_in_words(tmp_path):
+    with pytest.raises(BadInput, match="shares the training was ended.* run the same words again"):
+        together(partial(be_killed, tmp_path), 2)
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all(tmp_path):

@@ -90,10 +90,10 @@ def replace_pictures(settings: TokenizeSettings, shards: list[list[bytes]], name
     return settings.model_copy(update={"curated": folder})
 
 
-def engine_codes(bundle: Path, image: Image.Image) -> np.ndarray:
+def engine_codes(bundle: Path, image: Image.Image, kind: str = "depth") -> np.ndarray:
     """What the engine makes of a picture that stands in a prompt."""
     with torch.inference_mode():
-        return load_vqgan(bundle).encode(condition_pixels(image, tiny.SIZE, STEP))[0].numpy()
+        return load_vqgan(bundle).encode(condition_pixels(image, tiny.SIZE, STEP, kind))[0].numpy()
 
 
 def crop_of(image: Image.Image) -> Image.Image:
@@ -177,7 +177,7 @@ def test_a_map_becomes_the_codes_of_the_place_that_the_picture_was_cut_to(told, 
     tokens = TokenSet(told().out)
     for number, size in enumerate(SIZES[:4]):
         found = tokens[number]
-        expected = engine_codes(bundle, picture(100 + number, (3 * size[0], 3 * size[1]), "L"))
+        expected = engine_codes(bundle, picture(100 + number, (3 * size[0], 3 * size[1]), "L"), "segmentation")
         assert found.condition == "segmentation" and found.codes.shape == found.condition_codes.shape
         assert (found.condition_codes == expected).all()
     assert (tokens[4].condition, tokens[4].condition_codes) == ("", None)

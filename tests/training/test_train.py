@@ -391,3 +391,46 @@ def test_a_benchmark_tells_how_many_pictures_are_looked_at_again(root):
 def test_a_contrast_without_another_picture_to_compare_with_is_refused(root, change):
     with pytest.raises(BadInput, match="raise batch or lower context_drop"):
         run(tiny_tokens.settings(root, **(CONTRAST | change)))
+
+
+@pytest.mark.parametrize("count", [4, 24])
+def test_as_many_style_tokens_as_asked_for_are_trained_and_drawn_with(root, count):
+    shape = {"tokens": count, "width": 16, "depth": 1, "heads": 1}
+    run(tiny_tokens.settings(root, f"tokens-{count}", steps=1, resampler=shape, sample_every=1, prompts=["a"]))
+    model = StyleAR.load(root / "model", root / f"tokens-{count}" / "adapter")
+    style = model.encode_style(np.zeros((16, 16, 3), np.uint8))
+    assert len(style.tokens) == count
+    assert model.generate("a", style, width=16, height=16, top_k=1).shape == (1, 16, 16, 3)
+
+
+def test_a_base_that_trains_too_moves_is_written_and_drawn_with(root):
+    chosen = {"base_rate": 1e-3, "sample_every": 4, "prompts": ["a"]}
+    run(tiny_tokens.settings(root, "joint", **chosen))
+    found, before = (load_file(root / name / "base" / "model.safetensors") for name in ("joint", "model"))
+    assert found.keys() == before.keys()
+    for name in ("lm_head.weight", "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.weight"):
+        assert found[name].shape == before[name].shape and not torch.equal(found[name], before[name].half())
+    parts = {name: root / "model" / name for name in ("vqgan", "image_encoder")}
+    model = StyleAR.load(root / "joint" / "base", root / "joint" / "adapter", **parts)
+    assert model.size == tiny.SIZE
+    assert model.generate("a", model.encode_style(np.zeros((16, 16, 3), np.uint8)), top_k=1).shape[1:] == (16, 16, 3)
+
+
+def test_a_base_that_trains_too_is_gone_on_with_bit_for_bit(root):
+    chosen = {"base_rate": 1e-3, "steps": 4, "save_every": 2}
+    assert tiny_tokens.in_processes(tiny_tokens.train_and_die, tiny_tokens.settings(root, "cut", **chosen), 2) == [
+        -signal.SIGKILL
+    ]
+    run(tiny_tokens.settings(root, "cut", **chosen))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(tiny_tokens.settings(root, "whole", **chosen))
+    for name in ("base/model", "adapter/model", "adapter/image_proj"):
+        one, other = (load_file(root / out / f"{name}.safetensors") for out in ("cut", "whole"))
+        assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+def test_a_share_of_the_data_is_of_each_kind_and_nothing_else_is_seen(root):
+    trainer = Trainer(tiny_tokens.settings(root, data_share=0.5, held_out=0), plain())
+    kinds, seen = trainer.tokens.kinds, np.unique(trainer.samples.order.indices(0, 400))
+    assert [int((kinds[seen] == kind).sum()) for kind in (0, 1)] == [2, 6]
+    assert [int((kinds == kind).sum()) for kind in (0, 1)] == [4, 12]

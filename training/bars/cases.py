@@ -40,13 +40,13 @@ def plan(tests: Instruments, pairs: int, unseen: int, depth: int) -> tuple[list[
 
     A depth case is the pair case of its place drawn again.
     """
-    held = [Case("pair", *one) for one in _asked(tests, ~tests.unseen, (1,))][:pairs]
-    fresh = [Case("unseen", *one) for one in _asked(tests, tests.unseen, (1, 2))][:unseen]
+    held = [Case("pair", *one) for one in asked(tests, ~tests.unseen, (1,))][:pairs]
+    fresh = [Case("unseen", *one) for one in asked(tests, tests.unseen, (1, 2))][:unseen]
     return held, fresh, [replace(case, kind="depth") for case in held[:depth]]
 
 
-def _asked(tests: Instruments, among: np.ndarray, steps: Sequence[int]) -> Iterable[tuple[int, int, int]]:
-    """Number, reference and target: each picture is asked for from the one `step` further on in its style."""
+def asked(tests: Instruments, among: np.ndarray, steps: Sequence[int]) -> Iterable[tuple[int, int, int]]:
+    """Number, reference and target: each of some pictures is asked for from the one `step` further on in its style."""
     rows, number = np.flatnonzero(among), 0
     for step in steps:
         for target in rows:

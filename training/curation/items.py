@@ -86,8 +86,18 @@ def tidy_caption(value: object) -> str:
     return caption
 
 
+def check_there(place: Path) -> None:
+    """BadInput if a file or folder of a source has gone since the run began; its records are not broken ones."""
+    if not place.exists():
+        raise BadInput(f"{place} has gone: bring it back and run the same words again.")
+
+
 def read_inside(folder: Path, name: str, most: int = MAX_BYTES) -> bytes:
-    """The bytes of a file below `folder`; Unusable if it leads out (.., absolute, symlink), is absent or too large."""
+    """The bytes of a file below `folder`; Unusable if it leads out (.., absolute, symlink), is absent or too large.
+
+    BadInput if the folder itself has gone.
+    """
+    check_there(folder)
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):

@@ -89,13 +89,6 @@ def write_manifest(out: Path, totals: Totals, settings: dict, made_by: dict) -> 
     return manifest
 
 
-def remove_drafts(folder: Path) -> None:
-    """Delete what a killed run was writing."""
-    for ending in ("tar", "json", "jsonl", "png"):
-        for draft in folder.glob(f".*.{ending}"):
-            draft.unlink()
-
-
 def remove_blocks(folder: Path) -> None:
     """Delete the blocks, when the manifest is there."""
     shutil.rmtree(folder, ignore_errors=True)

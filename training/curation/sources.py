@@ -26,6 +26,7 @@ from .items import (
     Source,
     Unusable,
     broken,
+    check_there,
     pick_column,
     picture_bytes,
     read_inside,
@@ -161,6 +162,12 @@ class Files:
 
     files: list[Path]
     settings: SourceSettings
+
+    def there(self) -> Iterator[Path]:
+        """Each file when its turn comes. BadInput if it has gone since."""
+        for path in self.files:
+            check_there(path)
+            yield path
 
     def count(self) -> int:
         """The number of records, by going through them; none is read."""

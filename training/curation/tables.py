@@ -22,7 +22,7 @@ class Parquet(Files):
 
     def items(self) -> Iterator[Item]:
         """Row by row; a row group none of whose rows is read costs nothing. BadInput if a column is not there."""
-        for path in self.files:
+        for path in self.there():
             name = shown(str(path))
             try:
                 file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)

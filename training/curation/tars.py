@@ -23,7 +23,7 @@ class Tars(Files):
 
     def items(self) -> Iterator[Item]:
         """In the order of the files; where one is damaged, one broken record stands for the rest of it."""
-        for path in self.files:
+        for path in self.there():
             name = shown(str(path))
             try:
                 with tarfile.open(path, "r:") as tar:

@@ -185,16 +185,19 @@ class PictureSet:
         """Indices of the pictures of the named splits."""
         return np.flatnonzero(np.isin(self.split, splits))
 
-    def test_rows(self, pairs: int = 3, unseen: int = 8) -> np.ndarray:
+    def test_rows(self, pairs: int = 3, unseen: int = 8, families: int = 0) -> np.ndarray:
         """Indices of the pictures that a model is measured with, of as many concepts of each style as asked for.
 
         `pairs` of each trained style, from the pairs held out, then `unseen` of each style that is never trained, drawn
-        by families that are. In rounds: one of each style, then another of each.
+        by families that are, then `families` of each trained style, drawn by families that are not. In rounds: one of
+        each style, then another of each.
         """
-        rng, found = np.random.default_rng(0), {"pair": [], "style": []}
-        for split, most in (("pair", pairs), ("style", unseen)):
+        rng, found = np.random.default_rng(0), {"pair": [], "style": [], "family": []}
+        for split, most in (("pair", pairs), ("style", unseen), ("family", families)):
             among = self.where(split)
-            among = rng.permutation(among[~np.isin(self.family[among], HELD_OUT_FAMILIES)])
+            if split != "family":
+                among = among[~np.isin(self.family[among], HELD_OUT_FAMILIES)]
+            among = rng.permutation(among)
             for style in rng.permutation(np.unique(self.style[among])):
                 own = among[self.style[among] == style]
                 first = np.unique(self.concept[own], return_index=True)[1]

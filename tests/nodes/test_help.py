@@ -1,0 +1,53 @@
+"""The help pages that ComfyUI shows beside a node."""
+
+import re
+from pathlib import Path
+
+import pytest
+from bench import ROOT
+from PIL import Image
+from test_pack import IDS
+
+PAGES = ROOT / "web" / "docs"
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
+
+
+def page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_comfyui_is_told_where_the_pages_are_and_finds_no_script_there(pack):
+    web = ROOT / pack.WEB_DIRECTORY
+    assert web / "docs" == PAGES
+    assert {file.suffix for file in web.rglob("*") if file.is_file()} == {".md", ".png"}
+
+
+def test_there_is_a_page_for_each_node_and_no_other():
+    assert {file.stem for file in PAGES.glob("*.md")} == set(IDS)
+
+
+@pytest.mark.parametrize("node_id", IDS)
+def test_a_page_names_its_node_and_each_of_its_inputs_and_outputs(nodes, node_id):
+    schema, text = nodes[node_id].define_schema(), page(node_id)
+    assert text.startswith(f"# {schema.display_name}\n")
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| **"))
+    assert re.findall(r"\*\*(\w+)\*\*", rows) == [item.id for item in schema.inputs]
+    for item in schema.outputs:
+        assert f"**{item.display_name}**" in text
+
+
+@pytest.mark.parametrize("node_id", IDS)
+def test_a_page_shows_only_pictures_that_are_there_with_words_for_who_cannot_see_them(node_id):
+    for words, path in PICTURE.findall(page(node_id)):
+        assert words and (PAGES / path).is_file(), path
+
+
+def test_every_picture_is_shown_somewhere_small_and_made_by_the_command_that_makes_them():
+    shown = {Path(path).stem for node_id in IDS for _, path in PICTURE.findall(page(node_id))}
+    files = sorted((PAGES / "images").iterdir())
+    assert {file.stem for file in files} == shown
+    script = (ROOT / "docs" / "help_pictures.py").read_text(encoding="utf-8")
+    for file in files:
+        assert file.stat().st_size < 60_000, file
+        assert Image.open(file).width <= 800, file
+        assert f"    def {file.stem}(self) -> Rows:" in script

@@ -1,0 +1,272 @@
+"""Writes the page: for each question its command, table, plot, pictures, verdict and a person's remarks."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from ..bars.cases import prompt_of, read
+from ..loop import write_atomically
+from ..output import provenance, read_json
+from .cells import CEILINGS, RESULT, Subjects, reference_of
+from .questions import QUESTIONS, Cell, Question
+from .settings import StudySettings
+from .verdicts import Tested, Values, check, figures, together
+
+SHOWN = 12  # pictures of each row
+SIDE = 64
+GRID = re.compile("α")  # rows of a grid, of which pages of pictures leave out most
+PANELS = {
+    "prompt": "prompt recognised",
+    "style": "style recognised",
+    "nearest": "style nearest",
+    "excess": "leak above chance",
+}
+MEASURES = ("prompt", "style", "nearest", "leak", "balance")
+INK, LINE, DOT = "#333333", "#dddddd", "#3b6ea5"
+
+RULE = """
+Every cell draws the same pictures with the same seeds. `prompt`: how often the judge's first guess is the concept asked
+for. `style`: how often it is the reference's style. `nearest`: how often the nearest of all styles' mean features is
+the reference's, which can tell styles never trained on too. `leak`: how often the first guess is what the reference
+shows, beside chance, which is how often it is what another picture's reference shows. `balance`: the harmonic mean of
+prompt and style. Shares have Wilson's 95 % interval, balance a bootstrapped one.
+
+**The rule.** A claim says that a measure is better in one row than in others, or that it is no worse, which means by at
+most {margin:.0f} points. Leaks count above chance. Rows of the same pictures are compared picture by picture, others
+apart, by {draws} bootstrap samples to which two pictures are added, one for either side, so that no interval is empty;
+with k comparisons in a claim their intervals are of 100 − 5/k percent. The mini
+*confirms* a claim if every interval lies on the claimed side, *contradicts* it if one lies wholly on the other, and
+otherwise *cannot tell*. A question's verdict: contradicts if one of its claims is contradicted, confirms if all are
+confirmed. One training stands behind each variant, so intervals are of pictures drawn, not of trainings.
+""".strip()
+
+
+def write_report(settings: StudySettings) -> dict[str, str]:
+    """Write the page, its plots and pictures from all results there are; returns the verdict of each question."""
+    subjects, page = Subjects.of(settings), settings.report
+    folder = page.with_suffix("")
+    found, remarks = {}, read_remarks(settings.remarks)
+    parts: list[str] = []
+    for letter, question in QUESTIONS.items():
+        rows = _values(settings, question)
+        if not all(name in rows for name in question.rows):
+            parts.append(
+                f"## {letter}. {question.title}\n\nNot drawn yet: `python -m training study --question {letter}`."
+            )
+            continue
+        tested = [check(claim, rows, settings.draws) for claim in question.claims]
+        found[letter] = together(tested)
+        scored = {name: figures(values, settings.draws) for name, values in rows.items()}
+        plot(scored, folder / f"{letter}_plot.png")
+        pictures(settings, subjects, question, folder / f"{letter}_pictures.png")
+        parts.append(_section(question, rows, scored, tested, found[letter], folder.name, remarks.get(letter)))
+    text = _head(settings, subjects, found) + "\n\n" + "\n\n".join(parts) + "\n"
+    write_atomically(page, lambda draft: draft.write_text(text, encoding="utf-8"))
+    return found
+
+
+def read_remarks(file: Path) -> dict[str, str]:
+    """A person's remarks by question: what stands under `## LETTER` in the file, if there is one."""
+    if not file.exists():
+        return {}
+    parts = re.split(r"^## ([a-i])\b.*$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], map(str.strip, parts[2::2]), strict=True))
+    return {letter: text for letter, text in found.items() if text}
+
+
+def _values(settings: StudySettings, question: Question) -> dict[str, Values]:
+    files = {name: settings.folder(cell) / RESULT for name, cell in question.rows.items()}
+    return {name: Values.of(read_json(file, "result")) for name, file in files.items() if file.exists()}
+
+
+def _head(settings: StudySettings, subjects: Subjects, found: Mapping[str, str]) -> str:
+    made, ceilings = provenance(), read_json(settings.out / CEILINGS, "ceilings")
+    scored = {name: figures(Values.of(one), settings.draws) for name, one in ceilings.items()}
+    verdicts = [
+        f"| [{letter}](#{_anchor(letter, q)}) | {q.title} | {q.paper} | **{found[letter]}** |"
+        for letter, q in QUESTIONS.items()
+        if letter in found
+    ]
+    margin = max(claim.margin for q in QUESTIONS.values() for claim in q.claims)
+    return "\n".join([
+        "# The study: does the method work, and what of it?",
+        "",
+        "Nine questions to the bundled mini, asked by `python -m training study` "
+        "([study.yaml](../training/configs/study.yaml)), which writes this page; `--question b` asks one alone. "
+        f"Made with stylear {made['stylear']}, torch {made['torch']}: {settings.steps} steps of {settings.batch} for "
+        f"each variant, {settings.pictures} pictures at most in each cell. What a toy domain of centred objects says "
+        "about the paper's pictures is little; what it says about the mechanism is below.",
+        "",
+        "| | question | what the paper says | the mini |",
+        "|---|---|---|---|",
+        *verdicts,
+        "",
+        "## How it is measured",
+        "",
+        RULE.format(margin=100 * margin, draws=settings.draws),
+        "",
+        "Ceilings: the same reading of real pictures of what is asked for, never trained on.",
+        "",
+        table(scored, MEASURES[:3]),
+    ])  # fmt: skip
+
+
+def _anchor(letter: str, question: Question) -> str:
+    return re.sub(r"[^a-z0-9 -]", "", f"{letter} {question.title}".lower()).replace(" ", "-")
+
+
+def _section(
+    question: Question,
+    rows: Mapping[str, Values],
+    scored: Mapping[str, dict],
+    tested: Sequence[Tested],
+    verdict: str,
+    folder: str,
+    remarks: str | None,
+) -> str:
+    letter = question.letter
+    lines = [
+        f"## {letter}. {question.title}", "",
+        f"`python -m training study --question {letter}`", "",
+        f"The paper: {question.paper}", "",
+        f"**Verdict: the mini {verdict}{'' if verdict.endswith('tell') else ' it'}.**", "",
+        *(_claim(one) for one in tested), "",
+        table(scored), "",
+        *best_of_grid(scored),
+        f"![Figures with intervals]({folder}/{letter}_plot.png)", "",
+        f"![Pictures, row by row]({folder}/{letter}_pictures.png)",
+    ]  # fmt: skip
+    return "\n".join([*lines, *(["", f"Remarks: {remarks}"] if remarks else [])])
+
+
+def best_of_grid(scored: Mapping[str, Mapping[str, tuple]]) -> list[str]:
+    """A line that says which row of a grid balances best, and how many may as well; nothing without a grid."""
+    grid = {name: found["balance"] for name, found in scored.items() if GRID.search(name)}
+    if not grid:
+        return []
+    best = max(grid, key=lambda name: grid[name][0])
+    reaching = sum(high >= grid[best][0] for _, _, high in grid.values()) - 1
+    told = (
+        f"Of the grid {best} balances best, {_told(grid[best])}; the intervals of {reaching} others reach that value."
+    )
+    return [told, ""]
+
+
+def _claim(one: Tested) -> str:
+    told = []
+    for other, (value, low, high) in one.differences.items():
+        against = "" if len(one.differences) == 1 else f"against {other} "
+        told.append(f"{against}{_points(value)} ({_points(low)} … {_points(high)})")
+    return f"- {one.claim.told} ({one.claim.measure}): **{one.verdict}**, {'; '.join(told)} points."
+
+
+def table(scored: Mapping[str, Mapping[str, tuple]], measures: Sequence[str] = MEASURES) -> str:
+    """Rows of figures as Markdown."""
+    lines = [f"| | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
+    for name, found in scored.items():
+        cells = [_told(found.get(measure)) for measure in measures]
+        if "leak" in measures and "leak" in found:
+            cells[measures.index("leak")] += f", chance {100 * (found['leak'][0] - found['excess'][0]):.1f}"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _told(figure: tuple[float, float | None, float | None] | None) -> str:
+    if figure is None:
+        return "–"
+    value, low, high = figure
+    spread = "" if low is None else f" ({100 * low:.0f} … {100 * high:.0f})"
+    return f"{100 * value:.1f} %{spread}"
+
+
+def _points(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # no minus before nothing
+
+
+def plot(scored: Mapping[str, Mapping[str, tuple]], path: Path) -> None:
+    """A PNG with a panel for each of PANELS: every row's value with its interval, in percent."""
+    names = list(scored)
+    canvas = Figure(figsize=(12, 0.9 + 0.27 * len(names)), dpi=100, layout="constrained")
+    for axes, (measure, title) in zip(canvas.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
+        for y, name in enumerate(names):
+            if measure in scored[name]:
+                value, low, high = (100 * x if x is not None else None for x in scored[name][measure])
+                if low is not None:
+                    axes.plot([low, high], [y, y], color=DOT, linewidth=2, alpha=0.45, solid_capstyle="round")
+                axes.plot([value], [y], "o", color=DOT, markersize=4.5)
+        if measure == "excess":
+            axes.axvline(0, color=INK, linewidth=1, linestyle=":")
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, -5), max(high, 15))
+        else:
+            axes.set_xlim(-3, 103)
+        axes.set_title(title, fontsize=9)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_xlabel("% of pictures" if measure != "excess" else "points", fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.grid(color=LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas.axes[0].set_ylim(len(names) - 0.5, -0.5)
+    FigureCanvasAgg(canvas)
+    write_atomically(path, lambda draft: canvas.savefig(draft, format="png"))
+
+
+def pictures(settings: StudySettings, subjects: Subjects, question: Question, path: Path) -> None:
+    """A PNG of the first SHOWN pictures of each row below their references and prompts; of a grid, its corners."""
+    blocks: dict[tuple, list[tuple[str, Cell]]] = {}
+    for name, cell in question.rows.items():
+        if not GRID.search(name) or _is_corner(name, question):
+            blocks.setdefault((cell.how.cases, cell.how.reference), []).append((name, cell))
+    drawn = []
+    for rows in blocks.values():
+        how = rows[0][1].how
+        cases = subjects.of_cell(how, settings.few)[:SHOWN]
+        prompts = [prompt_of(subjects.instruments, case) for case in cases]
+        references = np.stack([reference_of(subjects.instruments, case, how) for case in cases])
+        drawn.append((prompts, [("reference", references), *((n, read(cases, settings.folder(c))) for n, c in rows)]))
+    sheet(drawn, path)
+
+
+def _is_corner(name: str, question: Question) -> bool:
+    """Whether each number in a grid row's name is its column's least or largest."""
+    numbers = {row: re.findall(r"[0-9.]+", row) for row in question.rows if GRID.search(row)}
+    ends = [{min(column, key=float), max(column, key=float)} for column in zip(*numbers.values(), strict=True)]
+    return all(number in end for number, end in zip(numbers[name], ends, strict=True))
+
+
+def sheet(blocks: Sequence[tuple[list[str], list[tuple[str, np.ndarray]]]], path: Path) -> None:
+    """Write a PNG of blocks, each of prompts over rows of a label and pictures uint8 [n, 64, 64, 3]."""
+    font, top, step, gap = ImageFont.load_default(11), 16, SIDE + 3, 10
+    left = 12 + max(int(font.getlength(label)) for _, rows in blocks for label, _ in rows)
+    width = left + step * max(len(prompts) for prompts, _ in blocks)
+    height = sum(top + step * len(rows) + gap for _, rows in blocks)
+    page = Image.new("RGB", (width, height), "white")
+    pen, y = ImageDraw.Draw(page), 0
+    for prompts, rows in blocks:
+        for x, prompt in enumerate(prompts):
+            pen.text((left + x * step, y + 2), _fitting(prompt, font), fill="black", font=font)
+        y += top
+        for k, (label, pictures) in enumerate(rows):
+            pen.text((4, y + SIDE // 2 - 7), label, fill="black", font=font)
+            for x, picture in enumerate(pictures):
+                page.paste(Image.fromarray(picture), (left + x * step, y))
+            y += step
+            if k == 0:  # below the references
+                pen.line([(left, y - 2), (width - 4, y - 2)], fill="#999999")
+        y += gap
+    write_atomically(path, lambda draft: page.save(draft, format="PNG", optimize=True))
+
+
+def _fitting(text: str, font: Any) -> str:
+    """The beginning of a text that fits over a picture, without its article."""
+    text = re.sub(r"^an? ", "", text)
+    while font.getlength(text) > SIDE:
+        text = text[:-1]
+    return text
