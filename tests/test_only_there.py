@@ -50,7 +50,7 @@ GENERATE = ["generate", "--model", "../in/model", "--style", "../in/style.png", 
         (main, [*GENERATE, "--subtract", "--gamma", "1", "--batch", "2", "--out", "../out/x.png"]),
         (main, ["convert", "../in/resampler.pth", "../out/x.safetensors"]),
         (main, ["info", "../in/model"]),
-        (train, ["example", "out=../out/example", "size=32"]),
+        (train, ["example", "out=../out/example", "pictures=4"]),
     ],
     ids=["generate", "a batch", "convert", "info", "example"],
 )

@@ -27,6 +27,7 @@ ALLOWED = {
     "stylear/files.py": "the writer itself",
     "stylear/download.py:fetch": "a draft that outlives the run that began it, so that it can go on",
     "stylear/download.py:_stream": "the same draft",
+    "stylear/checkpoint/save.py": "what it is given is a draft: its callers are the ones looked at",
     "training/checkpoints.py": "a folder, made beside its place and renamed",
     "training/export.py": "a folder, made beside its place and renamed",
     "training/preferences.py:save_pairs": "a folder, made beside its place and renamed",

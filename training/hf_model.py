@@ -102,7 +102,10 @@ def load_base(
     ours, vocabulary = read_base(place, dtype, tokenizer_place=tokenizer_place)
     with torch.device("meta"):
         model = from_config(ours.config)
-    rotary = type(model.model.rotary_emb)(config=model.config)  # its buffers are in no checkpoint
     model.load_state_dict(ours.state_dict(), assign=True)
-    model.model.rotary_emb = rotary
+    for module in model.modules():  # the rotary buffers are in no checkpoint; where they lie depends on the version
+        for name, buffer in module.named_buffers(recurse=False):
+            if name.endswith("inv_freq"):
+                powers = torch.arange(0, 2 * len(buffer), 2).float() / (2 * len(buffer))
+                setattr(module, name, 1.0 / ours.config.rope_theta**powers)
     return model.requires_grad_(False), vocabulary

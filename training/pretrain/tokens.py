@@ -54,4 +54,4 @@ def encode_pictures(data: Path, vqgan: Path, out: Path, batch: int = 64, device:
         "depth_rows": np.arange(0, len(rows), DEPTH_EVERY),
         "depth": run(Depth(), "depth"),
     }
-    write_atomically(out / "codes.npz", lambda path: np.savez(path.open("wb"), **arrays))
+    write_atomically(out / "codes.npz", lambda path: np.savez(path, **arrays))
