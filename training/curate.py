@@ -14,6 +14,7 @@ from stylear.errors import BadInput
 
 from .config import Settings
 from .curation.blocks import Reader, Share
+from .curation.files import SourceSettings
 from .curation.filters import FilterSettings, Score, clip_score
 from .curation.items import Source, source_sha256
 from .curation.shards import (
@@ -23,7 +24,7 @@ from .curation.shards import (
     write_rejected,
     write_shards,
 )
-from .curation.sources import SourceSettings, open_source
+from .curation.sources import open_source
 from .curation.stylised import Draw, Generated, StylisedSettings
 from .inputs import files_sha256, hold_inputs
 from .instantstyle import InstantStyle, InstantStyleSettings, model_files

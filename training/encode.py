@@ -22,7 +22,7 @@ from stylear.vocabulary import LATENTS_PER_GRID, Vocabulary
 
 from .config import FrozenPaths, Settings
 from .curated import Record
-from .curation.sources import list_files
+from .curation.files import list_files
 from .inputs import tensors_sha256
 from .parts import Parts
 from .sheets import to_image

@@ -14,8 +14,9 @@ from stylear.errors import BadInput
 from training.checkpoints import PROGRESS, Progress, read_progress
 from training.config import CONFIGS, read_settings
 from training.curated import Curated
+from training.curation.files import SourceSettings
 from training.curation.items import MAX_BYTES, Unusable
-from training.curation.sources import SourceSettings, open_source
+from training.curation.sources import open_source
 from training.inputs import INPUTS, hold_inputs
 from training.metrics.inputs import read_prompts, read_references
 from training.output import SETTINGS, output_folder, read_json, write_json

@@ -22,7 +22,8 @@ from training.config import CONFIGS, read_settings
 from training.curate import CurateSettings, run
 from training.curated import Curated
 from training.curation.blocks import Reader, Share
-from training.curation.sources import SourceSettings, open_source
+from training.curation.files import SourceSettings
+from training.curation.sources import open_source
 
 
 def picture(seed: int, side=24) -> Image.Image:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from stylear.errors import BadInput
+from training.curation.files import SourceSettings
 from training.curation.items import MAX_BYTES, MAX_CAPTION, Unusable
-from training.curation.sources import SourceSettings, open_source
+from training.curation.sources import open_source
 
 
 def png(colour=(200, 30, 30)) -> bytes:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from stylear.errors import BadInput
 
+from .files import Files, SourceSettings, list_files
 from .items import CAPTIONS, Item, Unusable, broken, pick_column, picture_bytes, shown, tidy_caption
-from .sources import Files, SourceSettings, list_files
 
 IMAGES = ("image", "jpg", "jpeg", "png", "webp")  # columns looked for when the settings name none
 ROWS = 16  # read at a time

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from stylear.images import SUFFIXES
 
+from .files import Files
 from .items import CAPTIONS, MAX_BYTES, Item, Unusable, broken, shown, tidy_caption
-from .sources import Files
 
 MAX_TEXT = 1 << 20  # bytes of a caption's file
 FAILURES = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError)  # what reading a damaged tar raises
