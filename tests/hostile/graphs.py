@@ -46,7 +46,7 @@ class Graphs:
         body = graph.get(name)
         if not isinstance(body, dict) or not isinstance(body.get("inputs"), dict):
             return ()
-        inputs = {key: self._value(graph, value, done) for key, value in body["inputs"].items()}
+        inputs = grown({key: self._value(graph, value, done) for key, value in body["inputs"].items()})
         kind = body.get("class_type")
         if kind == "LoadImage":
             done[name] = (PICTURE, torch.zeros(1, 64, 64))
@@ -56,7 +56,7 @@ class Graphs:
             if not large(inputs):
                 done[name] = self.call(kind, **inputs)
         elif kind not in OURS:
-            done[name] = tuple(inputs.values())  # such as a text or a number of its own
+            done[name] = tuple(map(first, inputs.values()))  # such as a text or a number of its own
         return done[name]
 
     def _value(self, graph: dict, value: Any, done: dict) -> Any:
@@ -64,6 +64,23 @@ class Graphs:
             return value
         made = self._run(graph, value[0], done) if value[0] in graph else ()
         return made[value[1]] if made and 0 <= value[1] < len(made) else None
+
+
+def grown(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs with those of a growing one (styles.style0, styles.style1, ...) gathered under its name, as in ComfyUI."""
+    gathered: dict[str, Any] = {}
+    for key, value in inputs.items():
+        name, dot, own = key.partition(".") if isinstance(key, str) else (key, "", "")
+        if not dot:
+            gathered[name] = value
+        elif isinstance(gathered.setdefault(name, {}), dict):
+            gathered[name][own] = value
+    return gathered
+
+
+def first(value: Any) -> Any:
+    """Of a growing input what comes first, which stands for a list: ComfyUI would run what follows for each."""
+    return next(iter(value.values()), None) if isinstance(value, dict) else value
 
 
 def large(inputs: dict) -> bool:
