@@ -60,7 +60,7 @@ class DepthCondition(io.ComfyNode):
         with host.contained():
             kind = "segmentation" if depth_from == SEGMENTATION else "depth"
             if depth_from not in (AS_IS, SEGMENTATION):
-                from ..stylear.condition import depth_from_photo, load_depth_model
+                from ..stylear.depth_model import depth_from_photo, load_depth_model
 
                 with host.on_device(load_depth_model(host.locate_model(depth_from))) as depth_model:
                     picture = depth_from_photo(picture, depth_model)

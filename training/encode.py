@@ -14,7 +14,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from stylear.condition import choose_crop, cover, crop_sizes, depth_from_photo, load_depth_model, to_pixels
+from stylear.condition import choose_crop, cover, crop_sizes, to_pixels
+from stylear.depth_model import depth_from_photo, load_depth_model
 from stylear.errors import BadCheckpoint, BadInput
 from stylear.images import centre_crop, limit_aspect, open_image
 from stylear.pipeline import RELEASED_STEPS

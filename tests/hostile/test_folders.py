@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stylear import StyleAR, StyleTokens, checkpoint
 from stylear.checkpoint.describe import describe
-from stylear.condition import load_depth_model
+from stylear.depth_model import load_depth_model
 from stylear.errors import BadCheckpoint
 
 from .harness import case, failed, hostile, outcome

@@ -151,9 +151,9 @@ def test_depth_condition_takes_a_segmentation_map_where_it_is_told_so(nodes, mod
 
 
 def test_depth_condition_makes_the_map_of_a_photo_with_the_chosen_model(nodes, model, engine, models, monkeypatch):
-    condition = import_module(f"{PACK_NAME}.stylear.condition")
-    monkeypatch.setattr(condition, "load_depth_model", lambda folder: torch.nn.Linear(1, 1))
-    monkeypatch.setattr(condition, "depth_from_photo", lambda photo, depth_model: photo.mean(-1))
+    depth_model = import_module(f"{PACK_NAME}.stylear.depth_model")
+    monkeypatch.setattr(depth_model, "load_depth_model", lambda folder: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(depth_model, "depth_from_photo", lambda photo, loaded: photo.mean(-1))
     (models / "depth").mkdir()
     for name in ("config.json", "preprocessor_config.json"):
         (models / "depth" / name).touch()
