@@ -45,7 +45,8 @@ class ARSample(io.ComfyNode):
                     dynamic_prompts=True,
                     tooltip=(
                         "What to draw. Leave words for style out: the look comes from the reference, and "
-                        "style words pull away from it."
+                        "style words pull away from it. The mini knows only a few words; this node's help page lists "
+                        "them."
                     ),
                 ),
                 _side("width"),
@@ -126,7 +127,7 @@ class ARSample(io.ComfyNode):
                     tooltip=(
                         "How strongly the style alone is followed; cfg is then for the prompt. Raise it when the style "
                         "is weak, lower it when it runs over the prompt. Below 0 it is as cfg, as released; any "
-                        "other value takes half as long again."
+                        "other value takes 50 % longer."
                     ),
                 ),
                 io.Float.Input(

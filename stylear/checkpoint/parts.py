@@ -30,38 +30,38 @@ PARTS = {
         "base model (a Chameleon decoder)",
         "model.safetensors, or model-0000X-of-0000Y.safetensors with model.safetensors.index.json, beside "
         "config.json and tokenizer.json",
-        "run python -m stylear download (--depth for depth maps), or get Alpha-VLLM/Lumina-mGPT-7B-768 (for depth: "
-        "Lumina-mGPT-7B-768-Omni) from Hugging Face",
+        "run python -m stylear download FOLDER (--depth for depth maps), or get Alpha-VLLM/Lumina-mGPT-7B-768 (for "
+        "depth: Lumina-mGPT-7B-768-Omni) from Hugging Face",
     ),
     "lora": Part(
         "adapter's LoRA",
         "model.safetensors as released (A, B), or PEFT's adapter_model.safetensors with adapter_config.json",
-        "run python -m stylear download (--depth for depth maps), or get model.safetensors of Ani2017/StyleAR (for "
-        "depth, of its Depth_condition) from Hugging Face",
+        "run python -m stylear download FOLDER (--depth for depth maps), or get model.safetensors of Ani2017/StyleAR "
+        "(for depth, of its Depth_condition) from Hugging Face",
     ),
     "resampler": Part(
         "adapter's style resampler",
         "image_proj.safetensors or image_proj.pth",
-        "run python -m stylear download (--depth for depth maps), or get image_proj.pth of Ani2017/StyleAR (for "
+        "run python -m stylear download FOLDER (--depth for depth maps), or get image_proj.pth of Ani2017/StyleAR (for "
         "depth, of its Depth_condition) from Hugging Face",
     ),
     "vqgan": Part(
         "VQGAN picture tokenizer",
         "vqgan.ckpt as Meta released it, or a safetensors file with encoder and decoder",
-        "run python -m stylear download, or get model.safetensors of leloy/Anole-7b-v0.1-vqvae-hf, or "
+        "run python -m stylear download FOLDER, or get model.safetensors of leloy/Anole-7b-v0.1-vqvae-hf, or "
         "tokenizer/vqgan.ckpt of GAIR/Anole-7b-v0.1, from Hugging Face",
     ),
     "image_encoder": Part(
         "image encoder (CLIP ViT)",
         "model.safetensors of Hugging Face's CLIP, or an open_clip file",
-        "run python -m stylear download, or get laion/CLIP-ViT-H-14-laion2B-s32B-b79K from Hugging Face (IP-Adapter "
-        "uses the same file)",
+        "run python -m stylear download FOLDER, or get laion/CLIP-ViT-H-14-laion2B-s32B-b79K from Hugging Face "
+        "(IP-Adapter uses the same file)",
     ),
     "segmenter": Part(
         "segmenter (SAM)",
         "sam_vit_b, sam_vit_l or sam_vit_h as .pth or .safetensors",
-        "run python -m stylear download, or get sam_vit_b_01ec64.pth from the segment-anything page of Meta, or give a "
-        "mask instead",
+        "run python -m stylear download FOLDER, or get sam_vit_b_01ec64.pth from the segment-anything page of Meta, or "
+        "give a mask instead",
         "sam",
     ),
 }

@@ -43,7 +43,7 @@ async ([graph, layout]) => {{
   app.graph.add(note);
   note.pos = [x, y];
   note.setSize([width, height]);
-  note.title = 'What to turn';
+  note.title = 'What to adjust';
   note.widgets[0].value = text;
   const workflow = app.graph.serialize();
   workflow.groups = (layout.groups ?? []).map(([title, ...bounding], i) =>

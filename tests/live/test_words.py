@@ -65,7 +65,7 @@ def test_the_help_page_of_a_node_opens_beside_it_with_its_pictures(page, tmp_pat
     page.tab.wait_for_timeout(1000)
     page.tab.mouse.click(*TITLE)
     page.tab.get_by_test_id("info-button").first.click()
-    page.tab.get_by_role("heading", name="What to turn").first.wait_for()
+    page.tab.get_by_role("heading", name="What to adjust").first.wait_for()
     page.tab.wait_for_timeout(1500)
     widths = page.tab.evaluate(PICTURES)
     page.screenshot(tmp_path / "help.png")

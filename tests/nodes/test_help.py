@@ -51,3 +51,18 @@ def test_every_picture_is_shown_somewhere_small_and_made_by_the_command_that_mak
         assert file.stat().st_size < 60_000, file
         assert Image.open(file).width <= 800, file
         assert f"    def {file.stem}(self) -> Rows:" in script
+
+
+def test_the_words_that_the_mini_was_taught_are_listed_beside_the_prompt():
+    lines = (ROOT / "training" / "configs" / "mini_words.txt").read_text(encoding="utf-8").splitlines()
+    taught = [word for word in (line.partition("#")[0].strip() for line in lines) if word]
+    _, listed = page("ARSample").split("\n## Words the mini knows\n\n")
+    section = listed.split("\n\n")[1]
+    assert section.replace("\n", " ") == ", ".join(taught) + "."
+
+
+def test_every_page_and_note_that_names_the_download_says_into_which_folder_of_comfyui():
+    files = [*PAGES.glob("*.md"), *(ROOT / "workflows").glob("*.json")]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    commands = [said for text in texts for said in re.findall(r"stylear download (\S*)", text)]
+    assert commands and all(said.startswith("PATH/TO/ComfyUI/models/stylear/") for said in commands)

@@ -9,11 +9,12 @@ from bench import ROOT
 LOCALES = ROOT / "locales"
 OTHERS = ("zh", "ja", "ko", "fr", "de", "es")
 KEPT = re.compile(
-    r"StyleAR|VQGAN|LoRA|CLIP ViT|RTX|GPU|Hugging Face|Depth Anything V2|models/\w+(?:/NAME)?|image_encoder"
+    r"StyleAR|VQGAN|LoRA|CLIP ViT|RTX|GPU|Hugging Face|Depth Anything V2|models/\w+(?:/NAME)?|(?!^)image_encoder"
     r"|\b(?:SAM|7B|bfloat16|float16|float32|int8|int4|style_cfg|cfg|top_k|alpha|beta|gamma|auto|vqgan)\b"
     r"|\d+(?:[.,]\d+)*",
     re.ASCII,
 )
+SAME = {"fr": ("image", "style", "styles", "points", "prompt", "condition"), "es": ("prompt",)}  # words of theirs too
 SPECIAL = set("@{}|$")  # vue-i18n would take these for its own syntax
 
 
@@ -81,3 +82,21 @@ def test_a_node_is_called_in_the_texts_as_the_page_calls_it(language):
 def test_no_text_holds_what_the_page_would_take_for_a_placeholder(language):
     for key, text in flat(read(language)).items():
         assert not SPECIAL & set(text), key
+
+
+@pytest.mark.parametrize("language", ("de", "fr", "es"))
+def test_decimals_have_a_comma_where_the_language_has_one(language):
+    assert not [text for text in flat(read(language)).values() if re.search(r"\d\.\d", text)]
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_an_input_keeps_its_english_name_only_where_the_field_uses_it_everywhere(language):
+    english, other = read("en"), read(language)
+    names = {(node, name): item["name"] for node in other for name, item in other[node]["inputs"].items()}
+    kept = {name for (node, name), called in names.items() if called == english[node]["inputs"][name]["name"]}
+    assert kept <= {"alpha", "beta", "gamma", "cfg", "style_cfg", "top_k", "vqgan", *SAME.get(language, ())}
+
+
+def test_the_tooltip_of_the_prompt_says_that_the_mini_knows_few_words_and_where_they_are_listed():
+    tooltip = read("en")["ARSample"]["inputs"]["prompt"]["tooltip"]
+    assert "mini knows only a few words" in tooltip and "help page lists" in tooltip

@@ -71,7 +71,7 @@ def test_the_pictures_a_workflow_begins_with_are_bundled(host, file):
     assert begun_with <= offered
 
 
-def test_the_blueprint_is_the_chain_of_our_nodes_with_its_inputs_to_turn(nodes):
+def test_the_blueprint_is_the_chain_of_our_nodes_with_its_inputs_to_adjust(nodes):
     (file,) = (ROOT / "subgraphs").glob("*.json")
     workflow = read(file)
     (node,), (subgraph,) = workflow["nodes"], workflow["definitions"]["subgraphs"]
@@ -83,7 +83,7 @@ def test_the_blueprint_is_the_chain_of_our_nodes_with_its_inputs_to_turn(nodes):
     assert {item["type"] for item in node["outputs"]} == {"IMAGE", "MASK"}
 
 
-def test_every_workflow_says_what_to_turn():
+def test_every_workflow_says_what_to_adjust():
     for name in NAMES:
         notes = [node for node in read(ROOT / "workflows" / f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
         assert len(notes) == 1 and notes[0]["widgets_values"][0].startswith("## ")

@@ -451,3 +451,7 @@ def test_a_broken_part_is_described_as_incomplete_and_an_unreadable_file_as_such
 def test_an_empty_folder_has_nothing_to_describe(tmp_path):
     with pytest.raises(MissingPart, match="no weights"):
         describe(tmp_path)
+
+
+def test_the_command_that_gets_a_part_names_the_folder_it_needs():
+    assert {part.get.count("download FOLDER") for part in checkpoint.PARTS.values()} == {1}

@@ -1,4 +1,4 @@
-"""Prompt and style are guided apart, by the formula that the docstring gives; one scale for both is the released."""
+"""Prompt and style are guided separately, by the docstring's formula; one scale for both is the released."""
 
 import itertools
 

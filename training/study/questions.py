@@ -268,7 +268,7 @@ QUESTIONS = {
             ),
         ),
         Question(
-            "h", "Are text and style better guided apart?",
+            "h", "Are text and style better guided separately?",
             "One guidance scale serves both.",
             _H,
             (
