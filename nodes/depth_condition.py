@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from . import host, sockets
 
 AS_IS = "the image is a depth map"
-SEGMENTATION = "the image is a segmentation map"
+SEGMENTATION = "none: the image is a segmentation map"
 
 
 class DepthCondition(io.ComfyNode):

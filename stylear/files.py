@@ -90,15 +90,15 @@ def _refusal(error: Exception, place: Path) -> str | None:
     """What an error of a disk or the system means and asks for; None for any other error."""
     code = error.errno if isinstance(error, OSError) else None
     if code in _FULL or any(said in str(error) for said in _FULL_SAYS):
-        return f"The disk of {place} is full: make room and run the same words again."
+        return f"The disk of {place} is full: make room and try again."
     if code is None:
         return None
     named = error.filename if isinstance(error.filename, str | os.PathLike) else place
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{named} may not be opened: correct its rights or give another path, and run the same words again."
+        return f"{named} may not be opened: correct its permissions or give another path, and try again."
     if code in (errno.ENOENT, errno.ENOTDIR):
-        return f"{named} has gone: bring it back and run the same words again."
-    return f"{named} cannot be used: see why, mend it and run the same words again."
+        return f"{named} is no longer there: put it back and try again."
+    return f"{named} cannot be used: see why, correct that and try again."
 
 
 def check_new(path: Path, overwrite: bool = False) -> None:

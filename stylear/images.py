@@ -186,7 +186,7 @@ def _from_array(values: np.ndarray, name: str) -> Image.Image:
     elif values.dtype.kind == "f":
         low, high = values.min(), values.max()
         if not np.isfinite([low, high]).all():
-            raise BadInput(f"The {name} has NaN or infinite pixels. Mend the step that made it.")
+            raise BadInput(f"The {name} has NaN or infinite pixels. Correct the step that made it.")
         if low < -0.5 or high > 1.5:
             raise BadInput(f"The {name} has floats in {low:g}..{high:g}; floats must be in 0..1. Rescale it.")
         values = values.clip(0, 1)

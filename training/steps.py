@@ -187,7 +187,7 @@ class Samples(Dataset):
                     raise
                 raise BadInput(
                     f"A process that reads ahead was ended, perhaps for want of memory: lower workers ({workers}) and "
-                    "run the same words again. What was saved stays."
+                    "run the same command again. What was saved stays."
                 ) from error
             if rows is None:
                 return

@@ -242,7 +242,9 @@ class TokenSet:
         try:
             row = _batch(path, table.offset[place])[0].slice(int(i - table.first[place]), 1)
         except (pa.ArrowException, OSError, ValueError, EOFError) as error:
-            raise BadInput(f"{path} has gone or was changed: bring it back, or {self._again}. ({error})") from error
+            raise BadInput(
+                f"{path} is no longer there or was changed: put it back, or {self._again}. ({error})"
+            ) from error
         text = {name: row[name][0].as_py() for name in ("key", "kind", "caption", "condition")}
         try:
             encoded, features = row["picture"][0].as_py(), _features(row["features"][0].as_py(), self.features)

@@ -70,3 +70,12 @@ def test_a_name_of_any_kind_is_a_file_in_the_folder_or_refused(tmp_path_factory,
         assert path.parent == folder
         outcome(save_preset, StyleTokens(STYLE["tokens"]), path)
         assert {file.parent for file in folder.rglob("*")} <= {folder}
+
+
+def test_a_link_that_the_owner_made_is_followed_when_it_is_read_and_never_written_through(tmp_path):
+    save_preset(StyleTokens(torch.ones(2, 3)), tmp_path / "own.safetensors")
+    before, link = (tmp_path / "own.safetensors").read_bytes(), tmp_path / "link.safetensors"
+    link.symlink_to("own.safetensors")
+    assert torch.equal(load_preset(link)[0].tokens, torch.ones(2, 3))
+    save_preset(StyleTokens(torch.zeros(2, 3)), link, overwrite=True)
+    assert (tmp_path / "own.safetensors").read_bytes() == before

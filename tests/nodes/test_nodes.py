@@ -145,7 +145,7 @@ def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine)
 
 
 def test_depth_condition_takes_a_segmentation_map_where_it_is_told_so(nodes, model, engine):
-    told = "the image is a segmentation map"
+    told = "none: the image is a segmentation map"
     assert nodes["DepthCondition"].execute(model=model, image=PICTURE, depth_from=told).result == ("condition",)
     assert torch.equal(engine.calls[0].args[0], PICTURE[0]) and engine.calls[0].args[1] == "segmentation"
 

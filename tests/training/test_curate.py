@@ -379,7 +379,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_that_looks_whole(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(stylear.files.os, "fsync", full)
-        with pytest.raises(BadInput, match=r"The disk of .* is full: make room and run the same words again"):
+        with pytest.raises(BadInput, match=r"The disk of .* is full: make room and try again"):
             curate(tmp_path / "out", source)
     with pytest.raises(BadInput, match="manifest"):
         records(tmp_path / "out")

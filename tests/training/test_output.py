@@ -217,15 +217,15 @@ def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "The disk of .* is full: make room and run the same"),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk of .* is full: make room and try again"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "make room"),
         (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "make room"),
         (sqlite3.OperationalError("database or disk is full"), "make room"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "make room"),
         (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "make room"),
-        (OSError(errno.EROFS, "Read-only file system", "a/b"), "a/b may not be opened: correct its rights"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "a/b has gone: bring it back"),
-        (OSError(errno.EIO, "Input/output error", "a/b"), "a/b cannot be used: see why, mend it"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "a/b may not be opened: correct its permissions"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "a/b is no longer there: put it back"),
+        (OSError(errno.EIO, "Input/output error", "a/b"), "a/b cannot be used: see why, correct that"),
     ],
 )
 def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path, error, told):

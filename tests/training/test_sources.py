@@ -273,14 +273,14 @@ def test_a_file_that_goes_away_while_it_is_read_is_told_and_not_taken_for_a_brok
     items = source(tmp_path).items()
     next(items)
     (tmp_path / f"b.{ending}").unlink()
-    with pytest.raises(BadInput, match=rf"b\.{ending} has gone: bring it back"):
+    with pytest.raises(BadInput, match=rf"b\.{ending} is no longer there: put it back"):
         list(items)
 
 
 def test_a_folder_that_goes_away_while_it_is_read_is_told_and_its_pictures_not_taken_for_missing(tmp_path):
     item = next(source(write_pictures(tmp_path / "in", a="one")).items())
     (tmp_path / "in").rename(tmp_path / "elsewhere")
-    with pytest.raises(BadInput, match="in has gone: bring it back"):
+    with pytest.raises(BadInput, match="in is no longer there: put it back"):
         item.read()
 
 

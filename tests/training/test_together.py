@@ -62,7 +62,7 @@ def be_killed(out: Path) -> None:
 
 
 def test_a_process_that_is_killed_ends_the_training_in_words(tmp_path):
-    with pytest.raises(BadInput, match="shares the training was ended.* run the same words again"):
+    with pytest.raises(BadInput, match="shares the training was ended.* run the same command again"):
         together(partial(be_killed, tmp_path), 2)
 
 

@@ -89,7 +89,7 @@ def tidy_caption(value: object) -> str:
 def check_there(place: Path) -> None:
     """BadInput if a file or folder of a source has gone since the run began; its records are not broken ones."""
     if not place.exists():
-        raise BadInput(f"{place} has gone: bring it back and run the same words again.")
+        raise BadInput(f"{place} is no longer there: put it back and run the same command again.")
 
 
 def read_inside(folder: Path, name: str, most: int = MAX_BYTES) -> bytes:
