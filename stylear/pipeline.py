@@ -32,11 +32,11 @@ from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
 from .preview import Growing
 from .quantize import quantize as reduce
-from .reader import StyleReader, check_style
+from .reader import StyleReader
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
 from .segment import Segmenter, can_segment
-from .style import StyleTokens
+from .style import StyleTokens, check_style
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
 
@@ -204,8 +204,9 @@ class StyleAR(StyleReader):
         """
         settings = SamplingSettings(cfg, top_k, temperature, style_cfg)
         readings = settings.weights(negative is not None)
-        for one in (style, negative) if negative is not None else (style,):
-            check_style(one)
+        check_style(style)
+        if negative is not None:
+            check_style(negative, "negative")
         if not isinstance(prompt, str):
             raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
         grid = self._steps("height", height), self._steps("width", width)

@@ -85,7 +85,7 @@ def test_a_style_guided_apart_changes_the_picture_and_one_as_cfg_does_not(nodes,
 def test_a_negative_style_changes_the_picture_and_what_is_no_style_is_refused(nodes, model, style, errors):
     away = style.with_noise(5.0, 1)
     assert not torch.equal(sample(nodes, model, style, negative=away), sample(nodes, model, style))
-    with pytest.raises(errors.BadInput, match="The style is a str"):
+    with pytest.raises(errors.BadInput, match="negative is of type str, not a style"):
         sample(nodes, model, style, negative="away")
 
 

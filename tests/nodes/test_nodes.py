@@ -111,7 +111,7 @@ def test_noise_inject_hands_gamma_and_seed_to_the_tokens(pack, extension, nodes)
 
 
 def test_noise_inject_refuses_what_is_no_style(nodes, errors):
-    with pytest.raises(errors.BadInput, match="style is a str.* Connect Style Token Encode"):
+    with pytest.raises(errors.BadInput, match="style is of type str, not a style"):
         nodes["NoiseInject"].execute(style="style", gamma=0.3, seed=5)
 
 

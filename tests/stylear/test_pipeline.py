@@ -232,9 +232,9 @@ def test_a_subtraction_without_what_it_needs_is_refused(model, style):
         model.subtract(StyleTokens(style.tokens, style.features))
     with pytest.raises(BadInput, match="Both a mask and points"):
         model.subtract(style, PICTURE, mask=np.ones((2, 2), dtype=bool), box=(0, 0, 1, 1))
-    with pytest.raises(BadInput, match="no features"):
+    with pytest.raises(BadInput, match="preset or a blend"):
         model.subtract(StyleTokens(style.tokens), OTHER)
-    with pytest.raises(BadInput, match="The style is a Image"):
+    with pytest.raises(BadInput, match="style is of type Image, not a style"):
         model.subtract(PICTURE, OTHER)
     with pytest.raises(BadInput, match="alpha"):
         model.subtract(style, OTHER, alpha=float("nan"))
