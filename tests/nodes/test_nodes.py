@@ -170,7 +170,7 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     (images,) = nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"batch_size": 2, "height": 64}).result
     call = engine.calls[0]
     assert call.args == ("a rocket", "style")
-    assert (call.width, call.height, call.seed, call.condition) == (None, 64, 7, None)
+    assert (call.width, call.height, call.seed, call.condition) == (0, 64, 7, None)
     assert (call.cfg, call.top_k, call.temperature, call.window) == (4.0, 2000, 1.0, "auto")
     assert images.shape == (2, 8, 8, 3)
 

@@ -75,7 +75,7 @@ def test_a_file_that_is_no_preset_is_not_overwritten_either(path):
     "name", ["", " ", "../neon", "a/b", "a\\b", "/etc/neon", "C:neon", ".neon", "neon.", "x" * 61, "nul", "COM1.old"]
 )
 def test_a_name_that_is_a_path_or_no_name_is_refused(tmp_path, name):
-    with pytest.raises(BadInput, match="preset"):
+    with pytest.raises(BadInput, match="preset.* (Give|Use) "):
         preset_path(tmp_path, name)
 
 
