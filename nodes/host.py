@@ -345,21 +345,6 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     return mask if mask.any() else None
 
 
-def text(name: str, value: object) -> str:
-    """What a widget's text is; BadInput with its name for what another node put in its place."""
-    if not isinstance(value, str):
-        raise BadInput(f"{name} is a {type(value).__name__}. Give text, which may be empty.")
-    return value
-
-
-def numbers(name: str, text: str, form: str, of: str = "numbers") -> tuple[float, ...]:
-    """What is between the commas of a widget's text; BadInput with its name and form if that is not numbers."""
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError as error:
-        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}, with {of}.") from error
-
-
 def to_output(pixels: torch.Tensor) -> torch.Tensor:
     """Move a result to the device and dtype that ComfyUI passes between nodes."""
     return pixels.to(management.intermediate_device(), management.intermediate_dtype())

@@ -97,8 +97,14 @@ def test_the_nodes_say_in_which_order_they_work_and_how_several_things_go(nodes)
     ("name", "text"), [("points", "a,b"), ("points", "1,2; 3,"), ("box", "left"), ("box", "1,2,,4")]
 )
 def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(nodes, model, errors, name, text):
-    with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form"):
+    with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form .* Write numbers of pixels"):
         subtract(nodes, model, **{name: text})
+
+
+def test_signs_of_chinese_and_japanese_keyboards_are_read_like_the_plain_ones(nodes, model, engine):
+    subtract(nodes, model, points="1，2；３,４,0", box="0，0，4，4")
+    call = next(call for call in engine.calls if call.method == "content_mask")
+    assert (call.points, call.box) == ([(1, 2), (3, 4, 0)], (0, 0, 4, 4))
 
 
 # -- the others ----------------------------------------------------------------------------------------------
