@@ -7,7 +7,6 @@ from ..stylear.errors import BadInput
 from . import host, sockets
 
 _AS_CFG = -1.0
-_MANY = 1 << 20  # pixels or pictures; the engine has bounds of its own
 
 
 class ARSample(io.ComfyNode):
@@ -177,38 +176,40 @@ class ARSample(io.ComfyNode):
         from ..stylear.checks import MAX_SETTING, number, whole
         from ..stylear.drawing import SamplingSettings
         from ..stylear.memory import sampling_bytes
+        from ..stylear.pipeline import MAX_BATCH
 
-        run, held, window = host.Run(), host.HostedModel.on(model), _window(window)
-        width, height = whole("width", width, 0, _MANY), whole("height", height, 0, _MANY)
-        batch_size, cfg = whole("batch_size", batch_size, 1, _MANY), number("cfg", cfg, 0, MAX_SETTING)
+        held = host.HostedModel.on(model)
+        size = held.model.picture_size(width, height)
+        window = _window(window)
+        batch_size = whole("batch_size", batch_size, 1, MAX_BATCH)
         if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
             raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
-        parts, size = held.model, (width or held.model.size, height or held.model.size)
         style_cfg = number("style_cfg", style_cfg, _AS_CFG, MAX_SETTING)
         style_strength = number("style_strength", style_strength, 0, MAX_SETTING)
-        style_cfg = None if style_cfg < 0 else style_cfg
-        readings = SamplingSettings(cfg, style_cfg=style_cfg).weights(negative is not None)
-        memory = sampling_bytes(parts.base, parts.vqgan, size, batch_size, len(readings), condition)
+        settings = SamplingSettings(cfg, top_k, temperature, None if style_cfg < 0 else style_cfg)
+        readings = settings.weights(negative is not None)
+        memory = sampling_bytes(held.model.base, held.model.vqgan, size, batch_size, len(readings), condition)
         reading = ("image_encoder", "resampler") if "plain" in readings or style_strength != 1 else ()
+        run = host.Run()
         with host.contained():
             engine = held.ready("base", "vqgan", *reading, memory=memory)
             images = engine.generate(
                 prompt,
                 style,
                 condition=condition,
-                width=width or None,
-                height=height or None,
+                width=width,
+                height=height,
                 seed=seed,
                 batch_size=batch_size,
-                cfg=cfg,
-                top_k=top_k,
-                temperature=temperature,
+                cfg=settings.cfg,
+                top_k=settings.top_k,
+                temperature=settings.temperature,
                 window=window,
                 progress=run.progress,
                 cancelled=run.cancelled,
                 preview=run.preview,
                 previews=1,
-                style_cfg=style_cfg,
+                style_cfg=settings.style_cfg,
                 style_strength=style_strength,
                 negative=negative,
             )

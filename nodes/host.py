@@ -27,6 +27,7 @@ _WEIGHTS = (".safetensors", ".pth", ".ckpt", ".pt", ".bin")
 _BASES = "diffusion_models"
 _PRESETS = "stylear_presets"
 _NO_PRESET = "(none yet)"
+_SHOWN = 10  # names in one error
 _SHARED_FOLDERS = {"adapter": "loras", "vqgan": "vae", "image_encoder": "clip_vision", "segmenter": "sams"}
 
 
@@ -71,9 +72,16 @@ class Listing(dict):
 
     def __missing__(self, key: str) -> list[str]:
         known = key in folder_paths.folder_names_and_paths
-        names = folder_paths.get_filename_list(key) if known else []
-        self[key] = [name.replace(os.sep, "/") for name in names]
+        self[key] = [name.replace(os.sep, "/") for name in _listed(key)] if known else []
         return self[key]
+
+
+def _listed(key: str) -> list[str]:
+    """What ComfyUI lists; its cache fails where a folder was deleted that it remembers, and is then passed by."""
+    try:
+        return folder_paths.get_filename_list(key)
+    except OSError:
+        return folder_paths.get_filename_list_(key)[0]
 
 
 def _folders_of(files: list[str], *markers: str) -> list[str]:
@@ -137,7 +145,8 @@ def preset_choices() -> list[str]:
 
 def locate_preset(choice: str) -> str:
     """The path of a value of `preset_choices`; MissingPart if it is gone by now."""
-    return _locate(f"{_PRESETS}/{choice}", [f"{_PRESETS}/{name}" for name in Listing()[_PRESETS]], _PRESETS)
+    choices = [f"{_PRESETS}/{name}" for name in Listing()[_PRESETS]]
+    return _locate(f"{_PRESETS}/{_chosen(choice, 'preset')}", choices, _PRESETS, kind="preset")
 
 
 def presets_folder() -> str:
@@ -154,24 +163,26 @@ def locate_model(choice: str) -> str:
     def with_key(name: str) -> str:
         return name if name.startswith(f"{_BASES}/") else f"{FOLDER}/{name}"
 
-    return _locate(with_key(_chosen(choice)), [with_key(name) for name in names], FOLDER, _BASES)
+    return _locate(with_key(_chosen(choice, "model")), [with_key(name) for name in names], FOLDER, _BASES, kind="model")
 
 
 def locate_part(choice: str, part: str) -> str:
     """The path of a value of `part_choices`; MissingPart if it is gone by now."""
-    return _locate(choice, part_choices(part)[1:], FOLDER, _SHARED_FOLDERS[part])
+    kind = part.replace("_", " ")
+    return _locate(_chosen(choice, kind), part_choices(part)[1:], FOLDER, _SHARED_FOLDERS[part], kind=kind)
 
 
-def _chosen(choice: object) -> str:
+def _chosen(choice: object, kind: str) -> str:
     """The name that a combo gave; BadInput for what another node put in its place."""
     if not isinstance(choice, str):
-        raise BadInput(f"A model is chosen by its name, and this is a {type(choice).__name__}. Choose one of the list.")
+        given = type(choice).__name__
+        raise BadInput(f"The {kind} is chosen by its name, and this is of type {given}. Choose one of the list.")
     return choice
 
 
-def _locate(choice: str, choices: list[str], *keys: str) -> str:
+def _locate(choice: str, choices: list[str], *keys: str, kind: str) -> str:
     """Find KEY/NAME in the folders of KEY; a stranger's workflow opens only what is listed at this moment."""
-    key, _, name = _chosen(choice).partition("/")
+    key, _, name = choice.partition("/")
     key = key if key in keys and key in folder_paths.folder_names_and_paths else FOLDER
     roots = folder_paths.get_folder_paths(key)
     if choice in choices:
@@ -180,10 +191,16 @@ def _locate(choice: str, choices: list[str], *keys: str) -> str:
             if os.path.exists(path):
                 return path
     raise MissingPart(
-        f"There is no model {name!r}: put it into models/{key} and refresh (R), or choose another.\n"
+        f"There is no {kind} {name!r}: put it into models/{key} and refresh (R), or choose another.\n"
         f"Searched: {', '.join(roots)}\n"
-        f"Found: {', '.join(choices) or 'nothing'}"
+        f"Found: {_enumerate(choices)}"
     )
+
+
+def _enumerate(names: list[str]) -> str:
+    """The first names of a list, and how many there are beside."""
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{rest}" if names else "nothing"
 
 
 # -- memory --------------------------------------------------------------------------------------------------
@@ -326,21 +343,6 @@ def first_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
         return None
     mask = mask.reshape(-1, *mask.shape[-2:])[0].detach().to("cpu", torch.float32)
     return mask if mask.any() else None
-
-
-def text(name: str, value: object) -> str:
-    """What a widget's text is; BadInput with its name for what another node put in its place."""
-    if not isinstance(value, str):
-        raise BadInput(f"{name} is a {type(value).__name__}. Give text, which may be empty.")
-    return value
-
-
-def numbers(name: str, text: str, form: str, of: str = "numbers") -> tuple[float, ...]:
-    """What is between the commas of a widget's text; BadInput with its name and form if that is not numbers."""
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError as error:
-        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}, with {of}.") from error
 
 
 def to_output(pixels: torch.Tensor) -> torch.Tensor:

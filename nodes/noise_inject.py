@@ -2,7 +2,6 @@
 
 from comfy_api.latest import io
 
-from ..stylear.errors import BadInput
 from . import sockets
 
 
@@ -52,8 +51,7 @@ class NoiseInject(io.ComfyNode):
 
     @classmethod
     def execute(cls, style, gamma: float, seed: int) -> io.NodeOutput:
-        from ..stylear.style import StyleTokens
+        from ..stylear.style import check_style
 
-        if not isinstance(style, StyleTokens):
-            raise BadInput(f"style is a {type(style).__name__}, not a style. Connect Style Token Encode to it.")
+        check_style(style)
         return io.NodeOutput(style.with_noise(gamma, seed))

@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import host, sockets, typed
 
 
 class SAMSubtract(io.ComfyNode):
@@ -128,11 +128,11 @@ class SAMSubtract(io.ComfyNode):
 
 def parse_points(text: str) -> list[tuple[float, ...]] | None:
     """Read "x,y; x,y,0" as [(x, y), (x, y, 0)]; None for blank text. The engine checks the values."""
-    points = [part for part in host.text("points", text).split(";") if part.strip()]
-    return [host.numbers("points", part, "x,y; x,y", "numbers of pixels") for part in points] or None
+    points = [part for part in typed.text("points", text).split(";") if part.strip()]
+    return [typed.numbers("points", part, "x,y; x,y", "numbers of pixels") for part in points] or None
 
 
 def parse_box(text: str) -> tuple[float, ...] | None:
     """Read "left,top,right,bottom" as numbers; None for blank text. The engine checks the values."""
-    box = host.text("box", text)
-    return host.numbers("box", box, "left,top,right,bottom", "numbers of pixels") if box.strip() else None
+    box = typed.text("box", text)
+    return typed.numbers("box", box, "left,top,right,bottom", "numbers of pixels") if box.strip() else None

@@ -1,7 +1,10 @@
 """SaveStylePreset and LoadStylePreset: a style kept in a small file, to use again or to hand on."""
 
+import os
+
 from comfy_api.latest import io
 
+from ..stylear.errors import StyleARError
 from . import host, sockets
 
 
@@ -48,8 +51,14 @@ class SaveStylePreset(io.ComfyNode):
         from ..stylear.presets import preset_path, save_preset
 
         shown = None if thumbnail is None else host.first_picture(thumbnail, "thumbnail")
-        save_preset(style, preset_path(host.presets_folder(), name), shown, overwrite is True)
-        return io.NodeOutput()
+        path = preset_path(host.presets_folder(), name)
+        written = save_preset(style, path, shown, overwrite is True)
+        return io.NodeOutput(ui={"text": (f"Saved as {path}" if written else f"Saved already as {path}",)})
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> float:
+        """Unequal to itself: a run always looks whether the file is there, whatever ComfyUI's cache holds."""
+        return float("nan")
 
 
 class LoadStylePreset(io.ComfyNode):
@@ -91,3 +100,12 @@ class LoadStylePreset(io.ComfyNode):
         style, shown = load_preset(host.locate_preset(preset), (config.tokens, config.output))
         picture = to_float(shown or Image.new("RGB", (64, 64), "white"))
         return io.NodeOutput(style, host.to_output(picture[None]))
+
+    @classmethod
+    def fingerprint_inputs(cls, preset: str | None = None, **_) -> tuple[int, ...] | float:
+        """Which file it is, as it lies there now; unequal to itself if there is none, or a wire brings the name."""
+        try:
+            found = os.stat(host.locate_preset(preset))
+        except (StyleARError, OSError):
+            return float("nan")
+        return found.st_ino, found.st_size, found.st_mtime_ns

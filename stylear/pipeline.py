@@ -32,11 +32,11 @@ from .memory import free_bytes, gib, out_of_memory
 from .pace import Pace, Windows
 from .preview import Growing
 from .quantize import quantize as reduce
-from .reader import StyleReader, check_style
+from .reader import StyleReader
 from .resampler import Resampler
 from .sampling import codes_in, embed_prompt, sample
 from .segment import Segmenter, can_segment
-from .style import StyleTokens
+from .style import StyleTokens, check_style
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
 
@@ -190,7 +190,7 @@ class StyleAR(StyleReader):
     ) -> Tensor:
         """Pictures of `prompt` in `style`: float32 [batch_size, H, W, 3] in 0..1, on the CPU.
 
-        width, height: pixels, by default `size`; taken to the nearest multiple of `grid`, at least one.
+        width, height: pixels, see `picture_size`.
         Picture k is drawn from seed + k and is the same in any batch. cfg: guidance, 1 is none; style_cfg: the
         style's own, by default cfg; top_k: 1 is greedy; see `SamplingSettings`. `condition`: from `encode_condition`.
         window: how many codes a pass draws, 1 to all of a picture's, or "auto" for what is fastest here; in float32
@@ -204,12 +204,15 @@ class StyleAR(StyleReader):
         """
         settings = SamplingSettings(cfg, top_k, temperature, style_cfg)
         readings = settings.weights(negative is not None)
-        for one in (style, negative) if negative is not None else (style,):
-            check_style(one)
+        check_style(style)
+        if negative is not None:
+            check_style(negative, "negative")
         if not isinstance(prompt, str):
             raise BadInput(f"The prompt is a {type(prompt).__name__}. Pass a string, which may be empty.")
-        grid = self._steps("height", height), self._steps("width", width)
-        first, previews = whole("seed", seed, 0, SEEDS - 1), whole("previews", previews, 1, MAX_BATCH)
+        across, down = (side // self.grid for side in self.picture_size(width, height))
+        grid = down, across
+        first = whole("seed", seed, 0, SEEDS - 1)
+        previews = whole("previews", previews, 1, MAX_BATCH)
         seeds = range(first, first + whole("batch_size", batch_size, 1, MAX_BATCH))
         template = self.vocabulary.prompt(
             prompt,
@@ -276,10 +279,18 @@ class StyleAR(StyleReader):
             f"GiB are free. Ask for fewer or smaller ones. ({said})"
         )
 
-    def _steps(self, name: str, side: int | None) -> int:
-        """A side in pixels as grid steps, rounded to the nearest, halves up; one at least."""
-        side = self.size if side is None else whole(name, side, 1, self.grid * self.vocabulary.max_grid)
-        return max(1, math.floor(side / self.grid + 0.5))
+    def picture_size(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
+        """(width, height) in pixels that a picture asked for in these has; BadInput for a side the model has not.
+
+        Each is the nearest multiple of `grid`, halves up, one at least; None or 0 is `size`, the model's own.
+        """
+        largest = self.grid * self.vocabulary.max_grid
+
+        def rounded(name: str, asked: int | None) -> int:
+            side = 0 if asked is None else whole(name, asked, 0, largest, ", as every side with this model")
+            return self.grid * max(1, math.floor((side or self.size) / self.grid + 0.5))
+
+        return rounded("width", width), rounded("height", height)
 
     def _room(self, grid: tuple[int, int], condition: Tensor | None) -> int:
         """How many tokens a prompt may take: the positions the picture leaves, and the condition's on top.

@@ -15,7 +15,7 @@ from .checkpoint import save_weights
 from .errors import BadCheckpoint, BadInput
 from .files import check_new, new_file
 from .images import Picture, decode_png, to_rgb
-from .style import KIND, StyleTokens
+from .style import KIND, StyleTokens, check_style
 
 SUFFIX = ".safetensors"
 MAX_FILE = 4 * 2**20  # bytes; the released model's tokens take a sixteenth of it
@@ -31,7 +31,9 @@ def preset_path(folder: str | PathLike, name: str) -> Path:
     """Where the preset `name` lies in `folder`: directly in it, whatever the name; BadInput for one that cannot be."""
     plain = name.strip().removesuffix(SUFFIX) if isinstance(name, str) else ""
     if not 1 <= len(plain) <= MAX_NAME or plain[0] == "." or plain[-1] in ". ":
-        raise BadInput(f"The preset's name has to be 1 to {MAX_NAME} characters that no dot begins or ends.")
+        raise BadInput(
+            f"The preset's name has to be 1 to {MAX_NAME} characters that no dot begins or ends. Give another name."
+        )
     if _REFUSED.search(plain) or _RESERVED.fullmatch(plain) or not plain.isprintable():
         raise BadInput(f"A preset cannot be called {plain!r}. Use letters, digits, spaces, - and _.")
     return Path(folder) / f"{plain}{SUFFIX}"
@@ -39,21 +41,28 @@ def preset_path(folder: str | PathLike, name: str) -> Path:
 
 def save_preset(
     style: StyleTokens, path: str | PathLike, thumbnail: Picture | None = None, overwrite: bool = False
-) -> None:
+) -> bool:
     """Write a style's tokens with a thumbnail, by default of its reference; the file appears whole or not at all.
 
-    A preset of the same tokens that is there already is left as it is; for another one BadInput, unless `overwrite`.
-    Its features are not kept, so subtract content before. `StyleTokens.load` reads the file too. Raises BadInput.
+    True if it was written. Without `overwrite` a preset that is there already is left as it is: False if its tokens are
+    the same and its thumbnail too, or there is none to write; else BadInput. Features are not kept, so subtract content
+    before. `StyleTokens.load` reads the file too. Raises BadInput.
     """
-    if not isinstance(style, StyleTokens):
-        raise BadInput(f"The style is a {type(style).__name__}. Pass what encode_style returns.")
-    path, shown = Path(path), style.picture if thumbnail is None else thumbnail
-    if path.is_file() and not overwrite and _holds(path, style):
-        return
+    check_style(style)
+    path = Path(path)
+    picture = style.picture if thumbnail is None else thumbnail
+    shown = None if picture is None else _encode(picture)
+    if path.is_file() and not overwrite:
+        if _holds(path, style, shown):
+            return False
+        raise BadInput(
+            f"{path} is there already, with another style or thumbnail. Give another name or set overwrite on."
+        )
     check_new(path, overwrite)
-    metadata = {"stylear": json.dumps(KIND)} | ({} if shown is None else {"thumbnail": _encode(shown)})
+    metadata = {"stylear": json.dumps(KIND)} | ({} if shown is None else {"thumbnail": shown})
     with new_file(path, overwrite) as draft:
         save_weights({"tokens": style.tokens}, draft, metadata)
+    return True
 
 
 def load_preset(path: str | PathLike, shape: tuple[int, int] | None = None) -> tuple[StyleTokens, Image.Image | None]:
@@ -79,15 +88,19 @@ def load_preset(path: str | PathLike, shape: tuple[int, int] | None = None) -> t
             text = (file.metadata() or {}).get("thumbnail")
         return style, None if text is None else _decode(text)
     except (SafetensorError, ValueError) as error:
-        raise BadCheckpoint(f"The thumbnail of {path.name} is not one. Ask for another file. ({error})") from error
+        raise BadCheckpoint(
+            f"The thumbnail of {path.name} is not a PNG of at most {max(_SIDES)} pixels a side, in {MAX_THUMBNAIL} "
+            "characters. Ask for another file."
+        ) from error
 
 
-def _holds(path: Path, style: StyleTokens) -> bool:
-    """Whether a file is a preset of the same tokens."""
+def _holds(path: Path, style: StyleTokens, shown: str | None) -> bool:
+    """Whether a file is a preset of the same tokens and the same thumbnail, which None leaves open."""
     try:
-        return torch.equal(load_preset(path)[0].tokens, style.tokens)
+        found, thumbnail = load_preset(path)
     except BadCheckpoint:
         return False
+    return torch.equal(found.tokens, style.tokens) and (shown is None or thumbnail == _decode(shown))
 
 
 def _encode(picture: Picture) -> str:
@@ -105,5 +118,5 @@ def _encode(picture: Picture) -> str:
 
 def _decode(text: str) -> Image.Image:
     if len(text) > MAX_THUMBNAIL:
-        raise BadInput(f"It has {len(text)} characters, and {MAX_THUMBNAIL} are allowed")
+        raise BadInput(f"It has {len(text)} characters, and {MAX_THUMBNAIL} are allowed.")
     return decode_png(base64.b64decode(text, validate=True), most=max(_SIDES), name="thumbnail")

@@ -12,7 +12,7 @@ from .errors import BadInput, MissingPart
 from .images import Picture, to_mask, to_rgb
 from .resampler import Resampler
 from .segment import Segmenter, content_picture, package, region_picture
-from .style import StyleTokens, enhance, resample
+from .style import StyleTokens, check_style, enhance, resample
 
 
 class StyleReader:
@@ -87,6 +87,11 @@ class StyleReader:
         `segment`: finds an object as (picture, points, box), by default this model's. Raises as `subtract`.
         """
         check_style(style)
+        if style.features is None:
+            raise BadInput(
+                "Nothing can be subtracted from this style, a preset or a blend. Subtract from the style of a picture, "
+                "before it is saved or blended."
+            )
         if content is None and style.picture is None:
             raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
         if mask is not None and (points is not None or box is not None):
@@ -119,16 +124,6 @@ class StyleReader:
         Raises BadInput, or MissingPart.
         """
         image, mask = self.content_mask(style, content, mask, points, box)
-        if style.features is None:
-            raise BadInput(
-                "This style has no features to subtract from. Encode its picture again; subtract before blending."
-            )
         if mask is not None:
             image = content_picture(image, mask)
         return style.with_tokens(enhance(self.resampler, style.features, self.image_encoder.encode(image), alpha, beta))
-
-
-def check_style(style: StyleTokens) -> None:
-    """BadInput unless this is a style."""
-    if not isinstance(style, StyleTokens):
-        raise BadInput(f"The style is a {type(style).__name__}. Pass what encode_style returns.")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from reprlib import repr as short
 from types import ModuleType
 
 import numpy as np
@@ -20,6 +21,7 @@ from .images import Picture, mask_image, to_rgb
 DECODER_HEADS = 8  # of every segment_anything checkpoint; weights do not tell it
 FILLS = ("white", "black", "mean")
 SALIENT_GRID = (0.25, 0.5, 0.75)
+_CORNERS = "left,top,right,bottom"
 
 
 class Segmenter(nn.Module):
@@ -163,10 +165,12 @@ def _check_points(points: Iterable[Sequence[float]] | None, size: tuple[int, int
     try:
         rows = [[float(value) for value in point] for point in (() if points is None else points)]
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"points must be a list of (x, y) or (x, y, label), not {points!r}.") from error
+        raise BadInput(f"points is {short(points)}. Give a list of (x, y) or (x, y, label) in pixels.") from error
     for row in rows:
         if len(row) not in (2, 3) or (len(row) == 3 and row[2] not in (0, 1)):
-            raise BadInput(f"The point {row} is not (x, y) or (x, y, label) with label 1 or 0.")
+            raise BadInput(
+                f"The point {row} is not x,y or x,y,label. Give a label of 1 (on the object), 0 (beside) or none."
+            )
         if not (0 <= row[0] < size[0] and 0 <= row[1] < size[1]):
             raise BadInput(f"The point {row[:2]} is outside the picture of {size[0]} x {size[1]}. Give pixels in it.")
     return [[*row, 1.0][:3] for row in rows] or None
@@ -178,9 +182,12 @@ def _check_box(box: Sequence[float] | None, size: tuple[int, int]) -> list[float
     try:
         left, top, right, bottom = corners = [float(value) for value in box]
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"box must be (left, top, right, bottom), not {box!r}.") from error
+        raise BadInput(f"The box {short(box)} is not {_CORNERS}. Give these four in pixels.") from error
     if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
-        raise BadInput(f"The box {corners} is not (left, top, right, bottom) in the picture of {size[0]} x {size[1]}.")
+        raise BadInput(
+            f"The box {corners} is not {_CORNERS} in the picture of {size[0]} x {size[1]}. Give pixels in it, left and "
+            "top first."
+        )
     return corners
 
 

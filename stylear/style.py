@@ -80,7 +80,9 @@ class StyleTokens:
         """
         path = to_path(path)
         if not path.is_file():
-            raise MissingPart(f"There is no style file at {path}. Save one with StyleTokens.save.")
+            raise MissingPart(
+                f"There is no style file at {path}. Give one that --save-style or Save Style Preset wrote."
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 keys, kind = set(file.keys()), json.loads((file.metadata() or {}).get("stylear", "null"))
@@ -92,8 +94,15 @@ class StyleTokens:
                 return cls(**{key: file.get_tensor(key) for key in keys})
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise BadCheckpoint(
-                f"{path} is not a saved style of this version. Give a file from StyleTokens.save. ({error})"
+                f"{path} is not a saved style of this version. Give one that --save-style or Save Style Preset wrote. "
+                f"({error})"
             ) from error
+
+
+def check_style(style: StyleTokens, name: str = "style") -> None:
+    """BadInput, calling it `name`, unless this is a style."""
+    if not isinstance(style, StyleTokens):
+        raise BadInput(f"{name} is of type {type(style).__name__}, not a style. Give one encoded from a picture.")
 
 
 def blend(styles: Sequence[StyleTokens], weights: Sequence[float] | None = None) -> StyleTokens:

@@ -33,6 +33,9 @@ class StubEngine:
         self._remember("encode_style", image, region=region)
         return "style"
 
+    def picture_size(self, width, height):
+        return width or self.size, height or self.size
+
     def segment(self, image, points=None, box=None):
         self._remember("segment", image, points=points, box=box)
         return torch.ones(image.height, image.width)

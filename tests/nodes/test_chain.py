@@ -75,6 +75,21 @@ def test_the_largest_seed_of_the_widget_works_in_a_batch(nodes, model, style):
     assert sample(nodes, model, style, seed=0xFFFFFFFFFFFFFFFF, batch_size=2).shape[0] == 2
 
 
+@pytest.mark.parametrize(("width", "height", "named"), [(-64, 0, "width"), (4096, 0, "width"), (16, 176, "height")])
+def test_a_side_is_refused_with_the_range_that_the_node_takes(nodes, model, style, errors, width, height, named):
+    with pytest.raises(errors.BadInput, match=f"^{named} is .* from 0 to 48, as every side with this model"):
+        sample(nodes, model, style, width=width, height=height)
+
+
+def test_a_value_is_refused_before_memory_is_made_for_it(nodes, model, style, errors, host, monkeypatch):
+    asked = []
+    monkeypatch.setattr(host.HostedModel, "ready", lambda self, *_, **__: asked.append(1) or self.model)
+    for name, value in {"width": 10**9, "batch_size": 257, "cfg": float("nan"), "top_k": 0, "temperature": -1}.items():
+        with pytest.raises(errors.BadInput, match=f"^{name} is"):
+            sample(nodes, model, style, **{name: value})
+    assert asked == []
+
+
 def test_a_style_guided_apart_changes_the_picture_and_one_as_cfg_does_not(nodes, model, style):
     far = style.with_noise(3.0, 0)
     released = sample(nodes, model, far)
@@ -85,7 +100,7 @@ def test_a_style_guided_apart_changes_the_picture_and_one_as_cfg_does_not(nodes,
 def test_a_negative_style_changes_the_picture_and_what_is_no_style_is_refused(nodes, model, style, errors):
     away = style.with_noise(5.0, 1)
     assert not torch.equal(sample(nodes, model, style, negative=away), sample(nodes, model, style))
-    with pytest.raises(errors.BadInput, match="The style is a str"):
+    with pytest.raises(errors.BadInput, match="negative is of type str, not a style"):
         sample(nodes, model, style, negative="away")
 
 

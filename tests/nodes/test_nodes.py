@@ -97,8 +97,14 @@ def test_the_nodes_say_in_which_order_they_work_and_how_several_things_go(nodes)
     ("name", "text"), [("points", "a,b"), ("points", "1,2; 3,"), ("box", "left"), ("box", "1,2,,4")]
 )
 def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(nodes, model, errors, name, text):
-    with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form"):
+    with pytest.raises(errors.BadInput, match=f"{name}: .* is not in the form .* Write numbers of pixels"):
         subtract(nodes, model, **{name: text})
+
+
+def test_signs_of_chinese_and_japanese_keyboards_are_read_like_the_plain_ones(nodes, model, engine):
+    subtract(nodes, model, points="1，2；３,４,0", box="0，0，4，4")
+    call = next(call for call in engine.calls if call.method == "content_mask")
+    assert (call.points, call.box) == ([(1, 2), (3, 4, 0)], (0, 0, 4, 4))
 
 
 # -- the others ----------------------------------------------------------------------------------------------
@@ -111,7 +117,7 @@ def test_noise_inject_hands_gamma_and_seed_to_the_tokens(pack, extension, nodes)
 
 
 def test_noise_inject_refuses_what_is_no_style(nodes, errors):
-    with pytest.raises(errors.BadInput, match="style is a str.* Connect Style Token Encode"):
+    with pytest.raises(errors.BadInput, match="style is of type str, not a style"):
         nodes["NoiseInject"].execute(style="style", gamma=0.3, seed=5)
 
 
@@ -170,7 +176,7 @@ def test_ar_sample_passes_every_knob_on_and_zero_is_the_models_own_size(nodes, m
     (images,) = nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"batch_size": 2, "height": 64}).result
     call = engine.calls[0]
     assert call.args == ("a rocket", "style")
-    assert (call.width, call.height, call.seed, call.condition) == (None, 64, 7, None)
+    assert (call.width, call.height, call.seed, call.condition) == (0, 64, 7, None)
     assert (call.cfg, call.top_k, call.temperature, call.window) == (4.0, 2000, 1.0, "auto")
     assert images.shape == (2, 8, 8, 3)
 

@@ -69,5 +69,79 @@ def test_a_preset_of_another_model_is_refused_with_both_shapes(nodes, presets, m
         nodes["LoadStylePreset"].execute(model=model, preset="other.safetensors")
 
 
+def fingerprint(nodes, node="LoadStylePreset", /, **inputs):
+    return nodes[node].fingerprint_inputs(**inputs)
+
+
+def test_a_preset_whose_file_has_changed_is_read_again_and_one_that_has_not_is_not(nodes, presets, model, style):
+    nodes["SaveStylePreset"].execute(style=style, name="grey")
+    before = fingerprint(nodes, model=None, preset="grey.safetensors")
+    assert fingerprint(nodes, model=None, preset="grey.safetensors") == before
+    nodes["SaveStylePreset"].execute(style=style.with_noise(1, 0), name="grey", overwrite=True)
+    assert fingerprint(nodes, model=None, preset="grey.safetensors") != before
+
+
+@pytest.mark.parametrize("choice", ["gone.safetensors", "../tiny/base/model.safetensors", None, 5])
+def test_a_preset_that_cannot_be_looked_up_yet_is_looked_for_at_every_run(nodes, presets, choice):
+    first, second = (fingerprint(nodes, model=None, preset=choice) for _ in range(2))
+    assert first != first and first is not second, "ComfyUI compares by identity first"
+
+
+def test_a_preset_is_saved_at_every_run_as_its_file_may_have_gone(nodes):
+    first, second = (fingerprint(nodes, "SaveStylePreset", style=None, name="grey") for _ in range(2))
+    assert first != first and first is not second
+
+
+def test_a_save_says_where_the_file_lies_and_whether_it_was_there_already(nodes, presets, style):
+    said = [nodes["SaveStylePreset"].execute(style=style, name="grey").ui["text"][0] for _ in range(2)]
+    assert said == [f"Saved as {presets / 'grey.safetensors'}", f"Saved already as {presets / 'grey.safetensors'}"]
+
+
+def test_another_thumbnail_of_the_same_style_is_not_dropped_silently(nodes, presets, style, errors):
+    nodes["SaveStylePreset"].execute(style=style, name="grey")
+    with pytest.raises(errors.BadInput, match="is there already.* overwrite on") as refusal:
+        nodes["SaveStylePreset"].execute(style=style, name="grey", thumbnail=torch.zeros(1, 8, 8, 3))
+    assert "--overwrite" not in str(refusal.value)
+
+
+def test_a_presets_folder_that_was_deleted_while_the_server_runs_is_an_empty_list(comfy, nodes, presets, monkeypatch):
+    def moved_under_the_cache(key):
+        raise FileNotFoundError(key)
+
+    monkeypatch.setattr(comfy.folders, "get_filename_list", moved_under_the_cache)
+    assert choices(nodes) == ["(none yet)"]
+
+
+def test_a_folder_that_is_gone_hides_no_other_of_its_key(comfy, nodes, presets, style, monkeypatch, tmp_path):
+    nodes["SaveStylePreset"].execute(style=style, name="grey")
+    comfy.folders.folder_names_and_paths["stylear_presets"][0].append(str(tmp_path / "gone"))
+    monkeypatch.setattr(comfy.folders, "get_filename_list", lambda key: (tmp_path / "gone").stat())
+    assert choices(nodes) == ["grey.safetensors"]
+
+
+def test_a_preset_that_is_gone_is_called_a_preset(nodes, presets, model, errors):
+    with pytest.raises(errors.MissingPart, match="There is no preset 'gone.safetensors'"):
+        nodes["LoadStylePreset"].execute(model=model, preset="gone.safetensors")
+    with pytest.raises(errors.BadInput, match="The preset is chosen by its name"):
+        nodes["LoadStylePreset"].execute(model=model, preset=5)
+
+
+def test_a_list_of_what_was_found_has_an_end(nodes, presets, model, errors):
+    presets.mkdir()
+    for place in range(30):
+        (presets / f"look{place:02}.safetensors").touch()
+    with pytest.raises(errors.MissingPart, match="look09.safetensors and 20 more") as refusal:
+        nodes["LoadStylePreset"].execute(model=model, preset="gone.safetensors")
+    assert "look10" not in str(refusal.value)
+
+
+def test_nothing_can_be_subtracted_from_a_preset_and_one_message_says_so(nodes, presets, model, style, errors):
+    nodes["SaveStylePreset"].execute(style=style, name="grey")
+    loaded = nodes["LoadStylePreset"].execute(model=model, preset="grey.safetensors").result[0]
+    for content in (None, torch.zeros(1, 8, 8, 3)):
+        with pytest.raises(errors.BadInput, match="preset or a blend.* before it is saved or blended"):
+            nodes["SAMSubtract"].execute(model=model, style=loaded, alpha=0.2, beta=0.8, content=content)
+
+
 def test_presets_lie_beside_the_models_of_stylear(comfy, host, models):
     assert host.presets_folder().replace("\\", "/").endswith("models/stylear_presets")

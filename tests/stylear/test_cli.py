@@ -193,7 +193,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
         (("--model", "/nowhere"), "error: No base model (a Chameleon decoder): there is no file or folder"),
         (("--condition", "/nowhere.png"), "error: There is no picture at /nowhere.png"),
         (("--condition-kind", "segmentation"), "error: There is a --condition-kind and no map. Give one"),
-        (("--width", "4000"), "error: width is 4000; it has to be a whole number from 1 to 48"),
+        (("--width", "4000"), "error: width is 4000; it has to be a whole number from 0 to 48"),
         (
             ("--window", "17"),
             "error: window is 17; it has to be a whole number from 1 to 16, the codes of this picture",

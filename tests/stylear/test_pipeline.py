@@ -232,9 +232,9 @@ def test_a_subtraction_without_what_it_needs_is_refused(model, style):
         model.subtract(StyleTokens(style.tokens, style.features))
     with pytest.raises(BadInput, match="Both a mask and points"):
         model.subtract(style, PICTURE, mask=np.ones((2, 2), dtype=bool), box=(0, 0, 1, 1))
-    with pytest.raises(BadInput, match="no features"):
+    with pytest.raises(BadInput, match="preset or a blend"):
         model.subtract(StyleTokens(style.tokens), OTHER)
-    with pytest.raises(BadInput, match="The style is a Image"):
+    with pytest.raises(BadInput, match="style is of type Image, not a style"):
         model.subtract(PICTURE, OTHER)
     with pytest.raises(BadInput, match="alpha"):
         model.subtract(style, OTHER, alpha=float("nan"))
@@ -426,7 +426,7 @@ def test_a_picture_that_the_models_positions_do_not_hold_is_refused(bundle, tmp_
 @pytest.mark.parametrize(
     "name,value",
     [
-        ("width", 0),
+        ("width", -1),
         ("width", 49),
         ("height", 20_000),
         ("height", 8.0),
@@ -465,6 +465,13 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(model, style, name, val
 def test_style_tokens_of_another_model_are_refused_with_both_shapes(model):
     with pytest.raises(BadInput, match=r"\[16, 8\].*\[16, 32\]"):
         model.generate("a cat", StyleTokens(torch.zeros(16, 8)))
+
+
+def test_a_side_of_0_is_the_models_own(model, style):
+    assert model.picture_size() == model.picture_size(0, 0) == (model.size, model.size)
+    assert model.picture_size(13, 12) == (16, 16) and model.picture_size(1, 11) == (8, 8)
+    own = model.generate("a cat", style, width=0, height=0, top_k=1)
+    assert torch.equal(own, model.generate("a cat", style, top_k=1))
 
 
 def test_numpy_numbers_are_numbers(model, style):

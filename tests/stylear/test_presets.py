@@ -52,9 +52,11 @@ def test_the_thumbnail_may_be_another_picture_or_none(path):
 
 
 def test_another_preset_is_never_overwritten_unasked_and_the_same_one_is_left(path):
-    save_preset(STYLE, path)
+    assert save_preset(STYLE, path) is True
     before = path.read_bytes()
-    save_preset(STYLE, path, Image.new("RGB", (10, 10)))
+    assert save_preset(STYLE, path) is False and save_preset(StyleTokens(TOKENS), path) is False
+    with pytest.raises(BadInput, match="is there already"):
+        save_preset(STYLE, path, Image.new("RGB", (10, 10)))
     with pytest.raises(BadInput, match="is there already"):
         save_preset(STYLE.with_noise(1, 0), path)
     assert path.read_bytes() == before
@@ -73,7 +75,7 @@ def test_a_file_that_is_no_preset_is_not_overwritten_either(path):
     "name", ["", " ", "../neon", "a/b", "a\\b", "/etc/neon", "C:neon", ".neon", "neon.", "x" * 61, "nul", "COM1.old"]
 )
 def test_a_name_that_is_a_path_or_no_name_is_refused(tmp_path, name):
-    with pytest.raises(BadInput, match="preset"):
+    with pytest.raises(BadInput, match="preset.* (Give|Use) "):
         preset_path(tmp_path, name)
 
 
@@ -115,15 +117,17 @@ def test_tokens_that_are_not_a_style_of_this_model_are_refused(path, tokens, rea
 )
 def test_a_thumbnail_that_is_not_a_small_png_is_refused(path, thumbnail):
     write(path, thumbnail=thumbnail)
-    with pytest.raises(BadCheckpoint, match="thumbnail of neon.safetensors"):
+    with pytest.raises(BadCheckpoint, match="thumbnail of neon.safetensors.* Ask for another file.") as refusal:
         load_preset(path)
+    assert "BytesIO" not in str(refusal.value) and "Save it again" not in str(refusal.value)
 
 
 def test_what_is_no_preset_at_all_is_refused(path):
     with pytest.raises(MissingPart, match="no style file"):
         load_preset(path)
     path.write_bytes(b"\xff" * 64)
-    with pytest.raises(BadCheckpoint, match="not a saved style"):
+    with pytest.raises(BadCheckpoint, match="not a saved style.* Save Style Preset") as refusal:
         load_preset(path)
-    with pytest.raises(BadInput, match="The style is a str"):
+    assert "StyleTokens.save" not in str(refusal.value)
+    with pytest.raises(BadInput, match="style is of type str, not a style"):
         save_preset("style", path)

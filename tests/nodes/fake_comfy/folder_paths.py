@@ -22,13 +22,18 @@ def get_folder_paths(folder_name: str) -> list[str]:
 
 
 def get_filename_list(folder_name: str) -> list[str]:
-    """Files of all folders of a key, recursive, relative, filtered by the key's extensions."""
+    return get_filename_list_(folder_name)[0]
+
+
+def get_filename_list_(folder_name: str) -> tuple[list[str], dict[str, float], float]:
+    """Files of all folders of a key, recursive, relative, filtered by the key's extensions; asked past the cache."""
     paths, extensions = folder_names_and_paths[folder_name]
     names = set()
     for root in paths:
         for folder, _, files in os.walk(root, followlinks=True):
             names.update(os.path.relpath(os.path.join(folder, file), root) for file in files)
-    return sorted(name for name in names if not extensions or os.path.splitext(name)[1].lower() in extensions)
+    found = sorted(name for name in names if not extensions or os.path.splitext(name)[1].lower() in extensions)
+    return found, {}, 0.0
 
 
 def get_input_directory() -> str:

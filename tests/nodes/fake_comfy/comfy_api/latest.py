@@ -82,8 +82,9 @@ class Schema:
 
 
 class NodeOutput:
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, ui: dict | None = None) -> None:
         self.args = args
+        self.ui = ui
 
     @property
     def result(self) -> tuple | None:
