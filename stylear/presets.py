@@ -32,10 +32,10 @@ def preset_path(folder: str | PathLike, name: str) -> Path:
     plain = name.strip().removesuffix(SUFFIX) if isinstance(name, str) else ""
     if not 1 <= len(plain) <= MAX_NAME or plain[0] == "." or plain[-1] in ". ":
         raise BadInput(
-            f"The preset's name has to be 1 to {MAX_NAME} characters that no dot begins or ends. Give another name."
+            f"The preset's name has to be 1 to {MAX_NAME} characters without a dot at either end. Give another name."
         )
     if _REFUSED.search(plain) or _RESERVED.fullmatch(plain) or not plain.isprintable():
-        raise BadInput(f"A preset cannot be called {plain!r}. Use letters, digits, spaces, - and _.")
+        raise BadInput(f"A preset cannot be called {plain!r}. Use letters, digits, spaces, - and _, which always do.")
     return Path(folder) / f"{plain}{SUFFIX}"
 
 
