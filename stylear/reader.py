@@ -65,7 +65,7 @@ class StyleReader:
         Raises MissingPart without a segmenter, BadInput where nothing is found.
         """
         if self.segmenter is None:
-            package()  # says so where segment_anything is what is missing: a model has no segmenter without it
+            package()  # first say so if Python's segment_anything is what is missing
             part = PARTS["segmenter"]
             raise MissingPart(
                 f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH.\n"
