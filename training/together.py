@@ -41,7 +41,7 @@ def together(work: Callable[[], None], count: int) -> None:
                 if not isinstance(error, BrokenProcessPool) and not left_alone(error):
                     raise
                 raise BadInput(
-                    "A process that shares the training was ended, perhaps for want of memory: run the same words "
+                    "A process that shares the training was ended, perhaps for want of memory: run the same command "
                     "again. What was saved stays."
                 ) from error
 
