@@ -50,7 +50,7 @@ class Curated:
             raise BadInput(f"{path} is not of format {FORMAT}: delete {path.parent} and run curate again.")
         shards = found.get("shards")
         if not isinstance(found.get("sha256"), str) or not isinstance(shards, list) or not all(map(_is_shard, shards)):
-            raise BadInput(f"{path} is damaged: bring it back, or delete {path.parent} and run curate again.")
+            raise BadInput(f"{path} is damaged: put it back, or delete {path.parent} and run curate again.")
         return found
 
     def records(self, shard: str) -> Iterator[Record]:
@@ -64,7 +64,7 @@ class Curated:
             raise BadInput(f"{shard} is no shard of {self.folder}; it has {', '.join(known)}.")
         if not path.is_file() or sha256_of(path) != known[shard]:
             wrong = "damaged or another one" if path.is_file() else "missing"
-            raise BadInput(f"The shard {path} is {wrong}: bring it back, or delete {self.folder} and run curate again.")
+            raise BadInput(f"The shard {path} is {wrong}: put it back, or delete {self.folder} and run curate again.")
         try:
             with tarfile.open(path, "r:") as tar:
                 while (picture := tar.next()) is not None:

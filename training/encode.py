@@ -230,7 +230,7 @@ def check_condition(settings: EncodeSettings) -> None:
         raise BadInput(f"There is no folder of maps {settings.maps}. Check the path.")
 
 
-def _cut(image: Image.Image, crop: tuple[int, int], kind: str = "") -> Image.Image:
+def _cut(image: Image.Image, crop: tuple[int, int], kind: str = "depth") -> Image.Image:
     """The middle of a picture or map at the size `crop`, over white, mode RGB, as `condition_pixels` makes it."""
     image = centre_crop(cover(image, crop, kind), *crop)
     return to_image(to_pixels(image)[0]) if image.has_transparency_data else image.convert("RGB")

@@ -23,7 +23,7 @@ from .harness import FACTOR, case, survived
 from .victims import COMMANDS
 
 FULL, LOCKED = "make room", "correct its permissions|give another folder"
-GONE = "bring it back|Give the path"
+GONE = "put it back|Give the path"
 LEFT = {"full": 0.5, "cut": 0.8, "read-only": 0.4, "forbidden": 0.1, "memory": 0.6, "device memory": 0.3}
 SAYS = {"full": FULL, "cut": FULL, "read-only": LOCKED, "forbidden": LOCKED, "memory": "Memory ran out"}
 SAYS["device memory"] = SAYS["memory"]
