@@ -49,10 +49,15 @@ def sync(path: Path) -> None:
         os.fsync(written.fileno())
 
 
+def is_draft(name: str) -> bool:
+    """Whether a file's name is one that `new_file` gives a draft."""
+    return bool(_DRAFT.fullmatch(name))
+
+
 def sweep_drafts(folder: Path) -> None:
-    """Delete what a killed run was writing in a folder and those below it, which nobody else may be writing."""
+    """Delete what a killed run was writing in a folder of ours and those below it, which nobody else may be writing."""
     for path in folder.rglob(".*"):
-        if _DRAFT.fullmatch(path.name) and path.is_file():
+        if is_draft(path.name) and path.is_file():
             path.unlink()
 
 

@@ -20,7 +20,7 @@ _DESCRIPTION = """From pictures and prompts to an adapter of your own, in this o
 {commands}
 
 Every command reads a commented YAML file (shipped in training/configs, runs as it is) and takes changes as
-key=value. Each can be stopped at any moment and started again with the same words."""
+key=value. Each can be stopped at any moment and started again with the same command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not (told := _ended_by_the_machine(error)):
             raise
-        say(f"error: {told} What was saved stays: the same words go on from there. ({error})", sys.stderr)
+        say(f"error: {told} What was saved stays: the same command goes on from there. ({error})", sys.stderr)
         return 2
     except KeyboardInterrupt:
         say("stopped: the same command goes on from here", sys.stderr)

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from stylear.errors import BadInput
-from stylear.files import held, in_words, sweep_drafts, to_path
+from stylear.files import held, in_words, is_draft, sweep_drafts, to_path
 
 from .config import PlainLoader, Settings, brief
 from .loop import write_atomically
@@ -35,15 +35,16 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
     only the first calls this.
     """
     with held(to_path(folder, "out")), in_words(folder):
-        sweep_drafts(folder)
         now, command = settings.model_dump(mode="json"), type(settings).__name__.removesuffix("Settings").lower()
         file = folder / SETTINGS
-        made = sorted(path.name for path in folder.iterdir() if path.name not in (SETTINGS, ".lock"))
+        names = sorted(path.name for path in folder.iterdir())
+        made = [name for name in names if name not in (SETTINGS, ".lock") and not is_draft(name)]
         if file.exists() and made:
             _check_command(file, command)
             _compare(_read_yaml(file), now, folder, ["out", *ignore])
         elif there := [name for name in made if not name.startswith(".")]:
             raise BadInput(f"{folder} has {there[0]} in it but no {SETTINGS}: give an empty or a new folder as `out`.")
+        sweep_drafts(folder)  # only now is it known to be ours
         text = f"{BEGUN_BY}{command}\n{yaml.safe_dump(now, sort_keys=False)}"
         write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
         yield folder

@@ -197,6 +197,16 @@ def test_a_folder_with_other_files_is_not_begun(tmp_path):
     assert not (tmp_path / "settings.yaml").exists()
 
 
+@pytest.mark.parametrize("name", [".notes.deadbeef", "sub/.keep.0a1b2c3d.txt"])
+def test_a_folder_that_is_refused_keeps_what_looks_like_a_draft(tmp_path, name):
+    for file in ("letters.txt", name):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("mine")
+    with pytest.raises(BadInput, match="in it but no settings"):
+        begin(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_run_killed_before_it_wrote_its_settings_can_begin_again(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / ".settings.0a1b2c3d.yaml").write_text("ste")

@@ -11,7 +11,6 @@ from stylear.errors import BadInput
 from .files import SourceSettings
 from .folders import PictureFolder, PictureList
 from .items import Item, Source
-from .tables import DataSet, Parquet
 from .tars import Tars
 
 FILES = {  # what of a format is looked for in a folder
@@ -49,6 +48,8 @@ def open_source(settings: SourceSettings) -> Source:
 
 
 def _open(settings: SourceSettings) -> Source:
+    from .tables import DataSet, Parquet  # pyarrow takes a third of a second, and most sources are pictures
+
     path = Path(settings.path)
     kind = _format_of(path) if settings.format == "auto" else settings.format
     if kind == "datasets":
