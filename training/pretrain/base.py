@@ -55,7 +55,7 @@ class BaseSettings:
     z_loss: float = 1e-5
     schedule: Schedule = field(
         default_factory=lambda: Schedule(
-            steps=10_000, batch=24, learning_rate=2e-3, warmup=100, weight_decay=0.05, muon=True, decay=0.4
+            steps=6_500, batch=24, learning_rate=2e-3, warmup=100, weight_decay=0.05, muon=True, decay=0.4
         )
     )
 
