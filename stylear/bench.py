@@ -192,7 +192,7 @@ def run(
     first = lines[0] if reference_passes != 0 else None
     for (kind, base), compiled in itertools.product(reduced.items(), (False, True)[: 1 + compile]):
         matrices = _bytes_read(base, subject)
-        if compiled and base.compile_layers():
+        if compiled and base.compile_passes():
             continue
         for window in windows:
             name, chosen, seen = " ".join(filter(None, (kind, compiled * "compiled", f"window {window}"))), window, []

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,15 +91,14 @@ class ChameleonConfig:
 class Cache:
     """Keys and values of what a call has read so far, and the rotary tables for its positions; made once a call.
 
-    `kept`: [layers, rows, slots, 2 kv_heads, head_dim], keys before values; `cos`, `sin`: [slots, head_dim], sin with
-    its first half negative; `places`: int64 [slots], counting; `first`: int64 [rows, 1], the first slot of each row
-    among those of all; `lengths`: filled slots of each row. Slots behind it are never read, so setting a length back
-    forgets.
+    `kept`: [layers, rows, slots, 2 kv_heads, head_dim], keys before values; `turns`: [slots, 2, head_dim], cosines
+    before sines, whose first half is negative; `places`: int64 [slots], counting; `first`: int64 [rows, 1], the first
+    slot of each row among those of all; `lengths`: filled slots of each row. Slots behind it are never read, so setting
+    a length back forgets.
     """
 
     kept: Tensor
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor
     places: Tensor
     first: Tensor
     lengths: list[int] = field(default_factory=list)
@@ -131,6 +130,16 @@ class Step:
     cos: Tensor  # [rows, n, 1, head_dim]
     sin: Tensor
 
+    @classmethod
+    def at(cls, positions: Tensor, slots: Tensor, total: int, masked: bool, cache: Cache) -> "Step":
+        """The pass over `positions` int64 [rows, n] of rows that are kept at `slots`, of the same shape."""
+        mask = None
+        if masked:
+            behind = cache.places[:total] > positions[:, None, :, None]
+            mask = cache.turns.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
+        cos, sin = cache.turns[positions].chunk(2, dim=2)
+        return cls(slots.flatten(), total, mask, cos, sin)
+
 
 class Chameleon(nn.Module):
     """Chameleon's language model (arXiv 2405.09818): embeddings in, hidden states and logits out.
@@ -144,6 +153,7 @@ class Chameleon(nn.Module):
         self.config = config
         self.model = _Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.compiled: Callable[..., Tensor] | None = None
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings [..., hidden] of token ids int64 [...]."""
@@ -157,11 +167,10 @@ class Chameleon(nn.Module):
         frequencies = 1.0 / config.rope_theta ** (channels / config.head_dim)
         places = torch.arange(slots, device=like.device)
         angles = places[:, None] * frequencies
-        cos, sin = angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+        cos, sin = angles.cos(), angles.sin()
         return Cache(
             kept=like.new_zeros(shape),
-            cos=torch.cat((cos, cos), dim=-1),
-            sin=torch.cat((-sin, sin), dim=-1),
+            turns=torch.cat((cos, cos, -sin, sin), dim=-1).to(like.dtype).unflatten(-1, (2, -1)),
             places=places,
             first=torch.arange(0, rows * slots, slots, device=like.device)[:, None],
             lengths=[0] * rows,
@@ -192,30 +201,23 @@ class Chameleon(nn.Module):
         return hidden
 
     def read(
-        self, embeddings: Tensor, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool = True
+        self,
+        embeddings: Tensor,
+        cache: Cache,
+        rows: range,
+        positions: Tensor,
+        total: int,
+        masked: bool = True,
+        decoder: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """What `forward` does on the device, at `positions` int64 [rows, n], looking at `total` slots at most.
 
         `masked`: whether any of these lies behind a row's position; where none does, leaving it out is faster.
+        `decoder`: what torch.compile made of the layers (see `compile_passes`), if it is to be used.
         """
-        step, hidden = self.step(cache, rows, positions, total, masked), embeddings
-        for layer, kept in zip(self.model.layers, cache.kept[:, rows.start : rows.stop].unbind(), strict=True):
-            hidden = layer(hidden, kept, step)
-        return self.model.norm(hidden)
-
-    def step(self, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool) -> Step:
-        """What all layers of `read` need to know."""
-        mask = None
-        if masked:
-            behind = cache.places[:total] > positions[:, None, :, None]
-            mask = cache.kept.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
-        return Step(
-            slots=(cache.first[: len(rows)] + positions).flatten(),
-            total=total,
-            mask=mask,
-            cos=cache.cos[positions][:, :, None],
-            sin=cache.sin[positions][:, :, None],
-        )
+        kept = cache.kept[:, rows.start : rows.stop].flatten(1, 2).unbind()
+        slots = cache.first[: len(rows)] + positions
+        return (decoder or _Decoder.forward)(self.model, embeddings, kept, positions, slots, total, masked, cache)
 
     def head(self, ids: Tensor) -> Tensor:
         """Rows [k, hidden] of the output head for token ids int64 [k]; a view if the ids are consecutive."""
@@ -238,21 +240,21 @@ class Chameleon(nn.Module):
                 module.join(weights, f"{name}.")
 
     @torch.inference_mode()
-    def compile_layers(self) -> str:
-        """Let torch.compile rewrite the layers and try them; returns why that is not possible, empty where it is.
+    def compile_passes(self) -> str:
+        """Let torch.compile rewrite a pass and try it; returns why that is not possible, empty where it is.
 
-        Without a compiler, say, the layers stay as they are and a warning says so.
+        Without a compiler, say, passes stay as they are and a warning says so. The rewritten one is `compiled`, which
+        `Passes` reads with: what is read once, such as a prompt, is not worth compiling.
         """
         try:
-            for layer in self.model.layers:
-                layer.compile(dynamic=True)
-            self(self.model.embed_tokens.weight[None, :2], self.new_cache(1, 2))
+            compiled = torch.compile(_Decoder.forward, dynamic=True)
+            embeddings, cache = self.model.embed_tokens.weight[:4].unflatten(0, (2, 2)), self.new_cache(2, 4)
+            self.read(embeddings, cache, range(2), cache.places[:2].expand(2, -1), 3, decoder=compiled)
         except RuntimeError as error:
-            for layer in self.model.layers:
-                layer._compiled_call_impl = None
             reason = str(error).strip().splitlines()[0]
-            logging.getLogger(__name__).warning("Layers stay as they are, without torch.compile: %s", reason)
+            logging.getLogger(__name__).warning("Passes stay as they are, without torch.compile: %s", reason)
             return reason
+        self.compiled = compiled
         return ""
 
     def lay_out(self) -> "Chameleon":
@@ -276,6 +278,22 @@ class _Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = _RMSNorm(config)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        kept: Sequence[Tensor],
+        positions: Tensor,
+        slots: Tensor,
+        total: int,
+        masked: bool,
+        cache: Cache,
+    ) -> Tensor:
+        """`kept`: each layer's part of the cache [rows slots, 2 kv_heads, head_dim], written in place."""
+        step, hidden = Step.at(positions, slots, total, masked, cache), embeddings
+        for layer, own in zip(self.layers, kept, strict=True):
+            hidden = layer(hidden, own, step)
+        return self.norm(hidden)
 
 
 class _Layer(nn.Module):
@@ -352,15 +370,15 @@ class _Attention(_Joined):
         }
 
     def forward(self, hidden: Tensor, kept: Tensor, step: Step) -> Tensor:
-        """`kept`: this layer's cache [rows, slots, 2 kv_heads, head_dim], written in place."""
+        """`kept`: this layer's cache [rows slots, 2 kv_heads, head_dim], written in place."""
         heads = self.qkv_proj(hidden).view(*hidden.shape[:2], sum(self.heads), -1)
         query_key = heads[:, :, : self.heads[0] + self.heads[1]]
         normed = self.qk_norm(query_key)
         # Rotary embedding: channel i turns with channel i + head_dim / 2.
-        torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin, out=query_key)
+        query_key.copy_(torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin))
         query, key_value = heads.split((self.heads[0], 2 * self.heads[1]), dim=2)
-        kept.flatten(0, 1).index_copy_(0, step.slots, key_value.flatten(0, 1))
-        key, value = kept[:, : step.total].transpose(1, 2).chunk(2, dim=1)
+        kept.index_copy_(0, step.slots, key_value.flatten(0, 1))
+        key, value = kept.unflatten(0, (len(hidden), -1))[:, : step.total].transpose(1, 2).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=self.grouped
         )

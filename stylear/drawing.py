@@ -80,10 +80,12 @@ class Noise:
             self._kept[picture, place % self._room] = drawn.log_().mul_(-self._temperature)
         self._drawn[picture] = max(end, self._drawn[picture])
 
-    def at(self, pictures: list[int], places: list[list[int]]) -> Tensor:
-        """Noise float32 [pictures, n, codes] of n places of each of `pictures`, among its last `room` drawn."""
-        pictures, places = (torch.tensor(of, device=self._kept.device) for of in (pictures, places))
-        return self._kept[pictures[:, None], places % self._room]
+    def at(self, picture: int, first: int, count: int) -> Tensor:
+        """Noise float32 [count, codes] of a picture's places from `first` on, among its last `room` drawn."""
+        kept, begin = self._kept[picture], first % self._room
+        if begin + count <= self._room:
+            return kept[begin : begin + count]
+        return torch.cat((kept[begin:], kept[: begin + count - self._room]))
 
 
 def exponential(count: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Passes:
 
     def __init__(self, model: Chameleon, cache: Cache):
         self._model, self._cache, self._captured = model, cache, {}
-        self._read = Plain(model).read if Plain.suits(model) else model.read
+        self._read = Plain(model).read if Plain.suits(model) else partial(model.read, decoder=model.compiled)
         self._pool = torch.cuda.graph_pool_handle() if cache.kept.is_cuda else None
         self.reason = "" if cache.kept.is_cuda else f"{cache.kept.device.type} has no CUDA graphs"
 
@@ -61,7 +62,7 @@ class Passes:
         rows = range(len(positions))
 
         def read() -> Tensor:
-            return self._model.read(inputs[0], self._cache, rows, inputs[1], total)
+            return self._read(inputs[0], self._cache, rows, inputs[1], total)
 
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())

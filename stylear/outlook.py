@@ -19,23 +19,26 @@ class Outlook:
     """
 
     def __init__(self, pictures: int, codes: int, width: int, room: int, device: torch.device):
-        self._kept = torch.zeros(pictures, room, codes, device=device)
-        self._width = width
+        self._kept = torch.zeros(pictures * room, codes, device=device)
+        self._room, self._width = room, width
 
     def expect(self, pictures: Sequence[int], first: Sequence[int], guided: Tensor, ahead: int) -> Tensor:
         """Logits [n, count + ahead, codes] of as many places from `first` on in each of the n `pictures`.
 
         `guided`: what a pass gave the first `count` of these, [n, count, codes].
         """
-        device, count, room = guided.device, guided.shape[1], self._kept.shape[1]
-        pictures, first = (torch.tensor(of, device=device)[:, None] for of in (pictures, first))
-        read = (first + torch.arange(count, device=device)) % room
-        laws = torch.lerp(self._kept[pictures, read], guided, _NEWEST)
-        self._kept[pictures, read] = laws
-        further = torch.arange(ahead, device=device)
-        last = first + count - 1
-        above = last + 1 + further % self._width - self._width
-        above = torch.where(above < 0, last, above) % room
-        fresh = torch.lerp(laws[:, -1:], self._kept[pictures, above], 0.5)
-        self._kept[pictures, (last + 1 + further) % room] = fresh
+        count, room, width = guided.shape[1], self._room, self._width
+        read, further, above = [], [], []
+        for picture, start in zip(pictures, first, strict=True):
+            end, kept = start + count, picture * room
+            read += [kept + place % room for place in range(start, end)]
+            further += [kept + place % room for place in range(end, end + ahead)]
+            over = [end + place % width - width for place in range(ahead)]
+            above += [kept + (place if place >= 0 else end - 1) % room for place in over]
+        slots = torch.tensor(read + further + above, device=guided.device)
+        read, further, above = slots.split((len(read), len(further), len(above)))
+        laws = torch.lerp(self._kept[read].view_as(guided), guided, _NEWEST)
+        self._kept.index_copy_(0, read, laws.flatten(0, 1))
+        fresh = torch.lerp(laws[:, -1:], self._kept[above].unflatten(0, (len(laws), -1)), 0.5)
+        self._kept.index_copy_(0, further, fresh.flatten(0, 1))
         return torch.cat((laws, fresh), dim=1)

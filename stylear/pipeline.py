@@ -127,7 +127,7 @@ class StyleAR(StyleReader):
         decoder, resampler, *others = (part.to(device) for part in parts)
         decoder.lay_out()
         if compile:
-            decoder.compile_layers()
+            decoder.compile_passes()
         model = cls(decoder, vocabulary, resampler, *others, size=size)
         model.quantized = quantize
         return model

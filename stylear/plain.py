@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chameleon import QK_NORM_EPS, Cache, Chameleon
+from .chameleon import QK_NORM_EPS, Cache, Chameleon, Step
 
 
 class Plain:
     """Reads as a model does, but for rounding, with the weights that it has when this is made."""
 
     def __init__(self, model: Chameleon):
-        self._model, self._heads = model, model.model.layers[0].self_attn.heads
+        self._config, self._desks = model.config, {}
         scale = math.sqrt(model.config.hidden_size)  # a norm is scale x weight / hypot(|x|, scale sqrt(eps))
         self._least = torch.tensor(scale * math.sqrt(model.config.rms_norm_eps))
         self._norm = model.model.norm.weight * scale
@@ -35,7 +35,7 @@ class Plain:
     def suits(model: Chameleon) -> bool:
         """Whether a model can be read so: on a CPU, neither quantised nor compiled, with norms before its layers."""
         weight, layer = model.lm_head.weight, model.model.layers[0]
-        whole = isinstance(layer.mlp.down_proj, nn.Linear) and layer._compiled_call_impl is None
+        whole = isinstance(layer.mlp.down_proj, nn.Linear) and model.compiled is None
         served = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
         return whole and served and not layer.swin_norm
 
@@ -43,26 +43,47 @@ class Plain:
         self, embeddings: Tensor, cache: Cache, rows: range, positions: Tensor, total: int, masked: bool = True
     ) -> Tensor:
         """As `Chameleon.read`, whose names these are."""
-        step = self._model.step(cache, rows, positions, total, masked)
-        (heads, kv_heads, _), hidden = self._heads, embeddings.flatten(0, 1).clone()
-        split, half = (heads, 2 * kv_heads), self._model.config.head_dim // 2
-        layers = zip(self._layers, cache.kept[:, rows.start : rows.stop].unbind(), strict=True)
-        for (before, qkv, scale, shift, out, between, gate_up, down), kept in layers:
-            joined = torch.mm(self._normed(hidden, before), qkv).view(*positions.shape, sum(self._heads), 2 * half)
-            query_key = joined[:, :, : heads + kv_heads]
-            normed = torch.addcmul(shift, torch.layer_norm(query_key, (2 * half,), eps=QK_NORM_EPS), scale)
-            torch.addcmul(normed * step.cos, normed.roll(half, dims=-1), step.sin, out=query_key)
-            query, key_value = joined.split(split, dim=2)
-            kept.flatten(0, 1).index_copy_(0, step.slots, key_value.flatten(0, 1))
-            key, value = kept[:, :total].transpose(1, 2).chunk(2, dim=1)
-            attended = F.scaled_dot_product_attention(
-                query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=heads != kv_heads
-            )
+        step = Step.at(positions, cache.first[: len(rows)] + positions, total, masked, cache)
+        if positions.shape not in self._desks:
+            self._desks[positions.shape] = _Desk(self._config, positions.shape, embeddings.dtype)
+        desk, kept = self._desks[positions.shape], cache.kept[:, rows.start : rows.stop]
+        kv_heads, width = self._config.num_key_value_heads, self._config.head_dim
+        grouped, hidden = kv_heads != self._config.num_attention_heads, desk.hidden
+        keys, values = (part.unbind() for part in kept[:, :, :total].transpose(2, 3).split(kv_heads, dim=2))
+        below, above = step.sin.chunk(2, dim=-1)
+        hidden.copy_(embeddings.flatten(0, 1))
+        layers = zip(self._layers, kept.flatten(1, 2).unbind(), keys, values, strict=True)
+        for (before, qkv, scale, shift, out, between, gate_up, down), own, key, value in layers:
+            torch.mm(self._normed(hidden, before, desk.normed), qkv, out=desk.joined)
+            torch.addcmul(shift, torch.layer_norm(desk.query_key, (width,), eps=QK_NORM_EPS), scale, out=desk.heads)
+            torch.mul(desk.heads, step.cos, out=desk.query_key)
+            desk.low.addcmul_(desk.heads_high, below)
+            desk.high.addcmul_(desk.heads_low, above)
+            own.index_copy_(0, step.slots, desk.key_value)
+            attended = F.scaled_dot_product_attention(desk.query, key, value, attn_mask=step.mask, enable_gqa=grouped)
             hidden.addmm_(attended.transpose(1, 2).reshape(hidden.shape), out)
-            gate, up = torch.mm(self._normed(hidden, between), gate_up).chunk(2, dim=-1)
-            hidden.addmm_(F.silu(gate).mul_(up), down)
-        return self._normed(hidden, self._norm).view(embeddings.shape)
+            torch.mm(self._normed(hidden, between, desk.normed), gate_up, out=desk.inner)
+            hidden.addmm_(F.silu(desk.gate).mul_(desk.up), down)
+        return self._normed(hidden, self._norm, torch.empty_like(hidden)).view(embeddings.shape)
 
-    def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+    def _normed(self, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
-        return (hidden / torch.hypot(length, self._least)).to(hidden.dtype).mul_(weight)
+        return torch.div(hidden, torch.hypot(length, self._least), out=out).mul_(weight)
+
+
+class _Desk:
+    """Where passes of one shape [rows, n] keep what they have in hand, and the views of it, made once."""
+
+    def __init__(self, config, shape: torch.Size, dtype: torch.dtype):
+        tokens, split = shape.numel(), (config.num_attention_heads, 2 * config.num_key_value_heads)
+        turned, width = config.num_attention_heads + config.num_key_value_heads, config.head_dim
+        self.hidden, self.normed = torch.empty(2, tokens, config.hidden_size, dtype=dtype)
+        self.joined = torch.empty(tokens, sum(split) * width, dtype=dtype)
+        heads = self.joined.view(*shape, sum(split), width)
+        self.query_key, self.query = heads[:, :, :turned], heads[:, :, : split[0]].transpose(1, 2)
+        self.key_value = heads.flatten(0, 1)[:, split[0] :]
+        self.low, self.high = self.query_key.chunk(2, dim=-1)
+        self.heads = torch.empty(*shape, turned, width, dtype=dtype)
+        self.heads_low, self.heads_high = self.heads.chunk(2, dim=-1)
+        self.inner = torch.empty(tokens, 2 * config.intermediate_size, dtype=dtype)
+        self.gate, self.up = self.inner.chunk(2, dim=-1)

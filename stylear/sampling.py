@@ -109,7 +109,7 @@ class _Run:
         self.places, self.live, self.refined = [0] * len(seeds), list(range(len(seeds))), [0] * len(seeds)
         codes = len(vocabulary.code_ids)
         self.body = [([_UNKNOWN] * self.width + [codes]) * self.height for _ in seeds]
-        self.alphabet = torch.tensor([*vocabulary.code_ids.tolist(), vocabulary.new_line], device=device)
+        self.alphabet = [*vocabulary.code_ids.tolist(), vocabulary.new_line]
         opening = model.embed(torch.tensor(vocabulary.image_opening(*grid), device=device))
         self.starts = [torch.cat((prompts[name], opening)) for name in readings]
         self.head = model.head(vocabulary.code_ids)
@@ -129,7 +129,7 @@ class _Run:
 
     def codes(self) -> Tensor:
         """What is drawn and guessed, int64 [pictures, height, width]."""
-        body = torch.tensor(self.body, device=self.alphabet.device)
+        body = torch.tensor(self.body, device=self.head.device)
         return body.view(-1, self.height, self.width + 1)[:, :, :-1].contiguous()
 
     @torch.inference_mode()
@@ -143,6 +143,10 @@ class _Run:
     def _at(self, place: int) -> int:
         """Where in the body a code is."""
         return place + place // self.width
+
+    def _tokens(self, body: list[int]) -> list[int]:
+        """The tokens that part of a body is read as."""
+        return [self.alphabet[code] for code in body]
 
     def _prefill(self) -> Tensor:
         """Read what all pictures begin with once; hidden [rows, 1, hidden] of its last place.
@@ -172,10 +176,9 @@ class _Run:
         ends = [self._at(min(place + count, self.total) - 1) for place in places]
         length = max(end - first for first, end in zip(firsts, ends, strict=True))
         firsts = [min(first, last - length) for first in firsts]
-        read = [body[first : first + length] for first, body in zip(firsts, bodies, strict=True)]
+        read = [self._tokens(body[first : first + length]) for first, body in zip(firsts, bodies, strict=True)]
         self.cache.lengths = [begun + first for begun in self.begun for first in firsts]
-        embeddings = self.model.embed(self.alphabet[torch.tensor(read * guidance, device=self.alphabet.device)])
-        hidden = self.passes(embeddings)
+        hidden = self.passes(self.model.embed(torch.tensor(read * guidance, device=self.head.device)))
         behind = [
             [min(self._at(place + ahead) - 1 - first, length - 1) for ahead in range(count)]
             for place, first in zip(places, firsts, strict=True)
@@ -206,7 +209,7 @@ class _Run:
         found = [drawn, doubt]
         if self.outlook is not None:
             expected = self.outlook.expect(self.live, [self.places[picture] for picture in self.live], guided, ahead)
-            found.append((expected if noise is None else expected + noise).argmax(-1))
+            found.append((expected if noise is None else expected.add_(noise)).max(-1).indices)  # faster than argmax
         self._commit(torch.cat(found, dim=1).tolist(), count)
 
     def _commit(self, found: list[list[int]], count: int) -> None:
@@ -235,15 +238,16 @@ class _Run:
 
     def _draw_again(self, picture: int, place: int) -> int:
         """A code from one reading of all before it, whose sums are the same whatever was read at once before."""
-        tokens = torch.tensor(self.body[picture][: self._at(place)], dtype=torch.int64, device=self.alphabet.device)
-        before, hidden = self.model.embed(self.alphabet[tokens]), []
+        tokens = self._tokens(self.body[picture][: self._at(place)])
+        before = self.model.embed(torch.tensor(tokens, dtype=torch.int64, device=self.head.device))
+        hidden = []
         for start in self.starts:
             read = torch.cat((start, before))[None]
             hidden.append(self.model(read, self.model.new_cache(1, read.shape[1]))[:, -1:])
         guided = guide(self.model.logits(torch.cat(hidden), self.head), self.weights)
         noise = None
         if self.noise is not None:
-            noise = self.noise.at([picture], [[place]])[0]
+            noise = self.noise.at(picture, place, 1)
         return int(draw(guided[0], noise, self.settings.top_k))
 
     def _noise(self, count: int) -> Tensor | None:
@@ -252,10 +256,7 @@ class _Run:
             return None
         for picture in self.live:
             self.noise.reach(picture, min(self.places[picture] + count, self.total))
-        places = [
-            [min(self.places[picture] + ahead, self.total - 1) for ahead in range(count)] for picture in self.live
-        ]
-        return self.noise.at(self.live, places)
+        return torch.stack([self.noise.at(picture, self.places[picture], count) for picture in self.live])
 
 
 def _latent_size(vocabulary: Vocabulary, model: Chameleon, grid: tuple[int, int]) -> tuple[int, int]:

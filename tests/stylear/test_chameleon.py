@@ -244,7 +244,7 @@ def test_without_a_compiler_the_layers_stay_as_they_are_and_a_warning_says_why(m
 
     monkeypatch.setattr(torch, "compile", compiled)
     ids, model = torch.arange(9)[None], build()
-    assert model.compile_layers() == "no C++ compiler was found"
+    assert model.compile_passes() == "no C++ compiler was found"
     assert "without torch.compile: no C++ compiler" in caplog.text
     assert torch.equal(our_logits(model, ids), our_logits(build(), ids))
 

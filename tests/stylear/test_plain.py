@@ -74,5 +74,5 @@ def test_what_a_plain_pass_does_not_know_is_left_to_the_modules(model):
 def test_a_compiled_model_is_left_to_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
     model = build()
-    assert model.compile_layers() == ""
+    assert model.compile_passes() == ""
     assert not Plain.suits(model)

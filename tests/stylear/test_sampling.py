@@ -219,7 +219,7 @@ def noise_of(seeds, codes: int, temperature: float = 1.0) -> torch.Tensor:
     noise = Noise(list(seeds), codes, temperature, 1, torch.device("cpu"))
     for picture in range(len(seeds)):
         noise.reach(picture, 1)
-    return noise.at(list(range(len(seeds))), [[0] for _ in seeds])[:, 0]
+    return torch.cat([noise.at(picture, 0, 1) for picture in range(len(seeds))])
 
 
 def test_top_k_beyond_the_vocabulary_keeps_everything():
