@@ -160,7 +160,7 @@ def run(
     `reference_passes`: how many tokens to time the released loop for, whose time is then scaled to the whole picture
     and to `batch` pictures; all by default. `kinds`: of quantisation, whose windows are measured in place of the whole
     decoder's, with what they lose (see `losses`); `subject.base` is the last of them in the end. `compile`: measure
-    each window once more with layers that torch.compile rewrote, behind a picture that is not timed, or warn why it
+    each window once more with passes that torch.compile rewrote, behind a picture that is not timed, or warn why it
     cannot. `repeat`: how often each line is measured, whose fastest run counts. The released loop keeps float32. Times
     include the prefill and what is drawn, not the VQGAN. `said` hears what is being measured.
     """

@@ -122,16 +122,17 @@ def draw(logits: Tensor, noise: Tensor | None, top_k: int) -> Tensor:
 
 def draw_surely(logits: Tensor, noise: Tensor | None, top_k: int, margin: Tensor) -> tuple[Tensor, Tensor]:
     """As `draw`, with a bool [...] for codes that logits less than `margin` off could change."""
-    kept, in_doubt = logits, False
+    kept = logits
     if 1 < top_k < logits.shape[-1]:
         least = _least_kept(logits, top_k)
         kept = logits.masked_fill(logits < least - margin, -math.inf)
     scores = kept if noise is None else kept + noise
     best, codes = scores.max(dim=-1, keepdim=True)
-    if kept is not logits:
-        in_doubt = logits.gather(-1, codes) < least + margin
     second = scores.scatter(-1, codes, -math.inf).amax(dim=-1, keepdim=True)
-    return codes[..., 0], ((second > best - 2 * margin) | in_doubt)[..., 0]
+    doubt = second > best - 2 * margin
+    if kept is not logits:
+        doubt |= logits.gather(-1, codes) < least + margin
+    return codes[..., 0], doubt[..., 0]
 
 
 def margin(logits: Tensor, weights: Sequence[float]) -> Tensor:

@@ -104,8 +104,8 @@ class StyleAR(StyleReader):
         installed. `dtype` of the base: float32, bfloat16 or float16 (torch's, or the name), by default bfloat16 on
         CUDA and float32 elsewhere; the smaller parts stay float32, as released. `device`: by default CUDA, then MPS,
         then the CPU. `quantize`: "int8" or "int4" keeps the base's matrices in so many bits, for less memory.
-        `compile`: let torch.compile rewrite the base's layers, which takes a compiler and minutes; without one they
-        stay as they are and a warning says so. On a CPU it is slower than what is done without.
+        `compile`: let torch.compile rewrite the base's passes, which takes a compiler and minutes; without one they
+        stay as they are and a warning says so.
         Raises MissingPart with the part, where it was looked for and how to get it, or BadCheckpoint.
         """
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -235,7 +236,7 @@ def test_the_layout_of_the_matrices_changes_no_shape_and_hardly_a_logit():
     torch.testing.assert_close(our_logits(model, ids), our_logits(build(), ids), atol=1e-4, rtol=1e-5)
 
 
-def test_without_a_compiler_the_layers_stay_as_they_are_and_a_warning_says_why(monkeypatch, caplog):
+def test_without_a_compiler_passes_stay_as_they_are_and_a_warning_says_why(monkeypatch, caplog):
     def compiled(call, **_):
         def fail(*_):
             raise RuntimeError("no C++ compiler was found\nlooked in PATH")
@@ -245,8 +246,27 @@ def test_without_a_compiler_the_layers_stay_as_they_are_and_a_warning_says_why(m
     monkeypatch.setattr(torch, "compile", compiled)
     ids, model = torch.arange(9)[None], build()
     assert model.compile_passes() == "no C++ compiler was found"
-    assert "without torch.compile: no C++ compiler" in caplog.text
+    assert "without torch.compile: no C++ compiler" in caplog.text and model.compiled is None
     assert torch.equal(our_logits(model, ids), our_logits(build(), ids))
+
+
+@pytest.mark.parametrize("name", ["plain", "grouped queries"])
+def test_a_compiled_pass_is_one_graph_that_reads_and_keeps_what_the_modules_do(name, monkeypatch):
+    """Without the last step, which turns the graph into machine code."""
+    compile = torch.compile
+    whole = {"backend": "eager", "fullgraph": True}
+    monkeypatch.setattr(torch, "compile", lambda call, **options: compile(call, **options, **whole))
+    model, generator = build(SHAPES[name]), torch.Generator().manual_seed(2)
+    assert model.compile_passes() == ""
+    caches = [model.new_cache(2, 40) for _ in range(2)]
+    for n in (5, 1, 4, 1):
+        ids = torch.randint(50, (2, n), generator=generator)
+        plain, compiled = (
+            model(model.embed(ids), cache, read=partial(model.read, decoder=decoder))
+            for cache, decoder in zip(caches, (None, model.compiled), strict=True)
+        )
+        torch.testing.assert_close(compiled, plain)
+    torch.testing.assert_close(caches[1].kept, caches[0].kept)
 
 
 def write(folder, **values):
