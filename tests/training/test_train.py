@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import threading
 import warnings
 
 import numpy as np
@@ -169,6 +170,25 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(ro
     with pytest.raises(FloatingPointError, match=r"^Step 3: the loss is nan; .*nan/state-000002"):
         run(tiny_tokens.settings(root, "nan", save_every=1))
     assert [state.name for state in states_in(root / "nan")] == ["state-000002"]
+
+
+def test_a_disk_that_fills_under_the_log_is_told_once_and_without_a_traceback(root, monkeypatch):
+    resource = pytest.importorskip("resource", reason="limits of a process are not Windows's")
+    take, tracebacks, (before, most) = Trainer.step, [], resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def step_and_fill(self, number, loader):
+        figures = take(self, number, loader)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, most))
+        return figures
+
+    monkeypatch.setattr(Trainer, "step", step_and_fill)
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    try:
+        with pytest.raises(BadInput, match=r"The disk of .*full_log is full: make room"):
+            run(tiny_tokens.settings(root, "full_log"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert not tracebacks
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_has_changed(root, monkeypatch):
