@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from stylear.__main__ import say
 from stylear.errors import StyleARError
+from stylear.terminal import say
 
 from . import stages
 from .commands import COMMANDS, Command

@@ -1,6 +1,7 @@
 """The stages that make the mini model: what each makes, of what, by which recipe; each imports what it needs itself."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -75,14 +76,16 @@ def corpus(work: Path) -> None:
 
 def adapter(work: Path) -> None:
     from .config import CONFIGS, ModelPaths, read_settings
-    from .loop import can_compile, training_device
+    from .loop import can_compile, cores, training_device
     from .recipe import TrainSettings
+    from .together import together
     from .train import run
 
+    device = training_device()
     parts = ModelPaths(base=str(work / "base"), vqgan=str(work / "vqgan"), image_encoder=str(work / "clip"))
-    compiled = can_compile(training_device())
-    places = {"model": parts, "data": work / "corpus", "out": work / "adapter", "compile": compiled}
-    run(read_settings(TrainSettings, CONFIGS / "mini.yaml").model_copy(update=places))
+    places = {"model": parts, "data": work / "corpus", "out": work / "adapter", "compile": can_compile(device)}
+    settings = read_settings(TrainSettings, CONFIGS / "mini.yaml").model_copy(update=places)
+    together(partial(run, settings), math.gcd(settings.batch, cores()) if device.type == "cpu" else 1)
 
 
 def judge(work: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ def together(work: Callable[[], None], count: int) -> None:
 def _join(work: Callable[[], None], meeting: str, rank: int, count: int) -> None:
     torch.set_num_threads(1)
     keep_memory()
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "OMP_NUM_THREADS": 1}
+    os.environ.update({name: str(value) for name, value in told.items()})  # what accelerate asks
     distributed.init_process_group("gloo", meeting, LONG, world_size=count, rank=rank)
     try:
         work()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylear import StyleAR
-from stylear.__main__ import _parser, main
+from stylear.__main__ import COMMANDS, main
 from stylear.errors import StyleARError
+from stylear.options import parser
 from training import __main__ as training
 from training import commands
 from training.stages import STAGES
@@ -56,7 +57,7 @@ words = st.sampled_from(PLAIN) | st.sampled_from(TEXTS) | st.sampled_from(NAMES)
 
 def options_of(command: str) -> list[str]:
     """Every option of a command."""
-    subparsers = next(action for action in _parser()._actions if action.choices and command in action.choices)
+    subparsers = next(action for action in parser(COMMANDS)._actions if action.choices and command in action.choices)
     return [word for action in subparsers.choices[command]._actions for word in action.option_strings]
 
 

@@ -53,6 +53,7 @@ def work(icons, tmp_path_factory):
         whole = config.read_settings
         patch.setattr(config, "read_settings", lambda *given: whole(*given).model_copy(update=few_steps))
         patch.setattr("training.loop.can_compile", lambda device: False)
+        patch.setattr("training.loop.cores", lambda: 1)
         AcceleratorState._reset_state(reset_partial_state=True)
         stages.run("adapter", folder)
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from training.loop import can_compile
 from training.output import read_json
 from training.recipe import StyleContrast, TrainSettings
 from training.steps import Draws
+from training.together import together
 from training.train import run
 from training.trainer import Trainer
 
@@ -104,6 +106,11 @@ def test_two_processes_train_the_same_weights_as_one(root, twenty):
         0,
     ]
     assert_close(weights(root / "two"), twenty)
+
+
+def test_processes_that_share_a_stage_train_the_same_weights_as_one(root, twenty):
+    together(partial(run, tiny_tokens.settings(root, "together", steps=20)), 2)
+    assert_close(weights(root / "together"), twenty)
 
 
 def test_the_held_out_loss_is_the_same_on_any_number_of_processes(root):
