@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import host
+from . import folders
 from .ar_sample import ARSample
 from .depth_condition import DepthCondition
 from .load_stylear import LoadStyleAR
@@ -17,8 +17,8 @@ class StyleARExtension(ComfyExtension):
     """What ComfyUI asks for: a moment to set up, then the node classes."""
 
     async def on_load(self) -> None:
-        host.register_folders()
-        host.offer_pictures()
+        folders.register_folders()
+        folders.offer_pictures()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

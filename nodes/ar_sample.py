@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..stylear.errors import BadInput
-from . import host, sockets
+from . import host, inputs, running, sockets
 
 _AS_CFG = -1.0
 
@@ -173,25 +173,24 @@ class ARSample(io.ComfyNode):
         style_strength: float = 1.0,
         negative=None,
     ) -> io.NodeOutput:
-        from ..stylear.checks import MAX_SETTING, number, whole
         from ..stylear.drawing import SamplingSettings
         from ..stylear.memory import sampling_bytes
-        from ..stylear.pipeline import MAX_BATCH
 
         held = host.HostedModel.on(model)
         size = held.model.picture_size(width, height)
         window = _window(window)
-        batch_size = whole("batch_size", batch_size, 1, MAX_BATCH)
+        batch_size, style_strength, style_cfg = inputs.settings(
+            cls, batch_size=batch_size, style_strength=style_strength, style_cfg=style_cfg
+        )
+        cfg, top_k, temperature = inputs.settings(cls, cfg=cfg, top_k=top_k, temperature=temperature)
         if condition is not None and not (isinstance(condition, torch.Tensor) and condition.ndim == 2):
             raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
-        style_cfg = number("style_cfg", style_cfg, _AS_CFG, MAX_SETTING)
-        style_strength = number("style_strength", style_strength, 0, MAX_SETTING)
         settings = SamplingSettings(cfg, top_k, temperature, None if style_cfg < 0 else style_cfg)
         readings = settings.weights(negative is not None)
         memory = sampling_bytes(held.model.base, held.model.vqgan, size, batch_size, len(readings), condition)
         reading = ("image_encoder", "resampler") if "plain" in readings or style_strength != 1 else ()
-        run = host.Run()
-        with host.contained():
+        run = running.Run()
+        with running.contained():
             engine = held.ready("base", "vqgan", *reading, memory=memory)
             images = engine.generate(
                 prompt,
@@ -235,6 +234,6 @@ def _side(name: str) -> io.Int.Input:
         step=8,
         tooltip=(
             f"{name.capitalize()} in pixels, taken to the nearest multiple of the model's grid: 32 for the "
-            "7B model, 8 for the mini. 0 is the model's own size, which it draws best."
+            "7B model, 8 for the mini, whose largest is 128. 0 is the model's own size, which it draws best."
         ),
     )

@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import folders, host, inputs, running, sockets
 
 AS_IS = "the image is a depth map"
 SEGMENTATION = "none: the image is a segmentation map"
@@ -39,7 +39,7 @@ class DepthCondition(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "depth_from",
-                    options=[AS_IS, SEGMENTATION, *host.depth_model_choices()],
+                    options=[AS_IS, SEGMENTATION, *folders.depth_model_choices()],
                     default=AS_IS,
                     optional=True,
                     tooltip=(
@@ -55,13 +55,13 @@ class DepthCondition(io.ComfyNode):
     def execute(cls, model: host.HostedModel, image: torch.Tensor, depth_from: str = AS_IS) -> io.NodeOutput:
         from ..stylear.memory import picture_bytes
 
-        held, picture = host.HostedModel.on(model), host.first_picture(image, "image")
+        held, picture = host.HostedModel.on(model), inputs.first_picture(image, "image")
         memory = picture_bytes(held.model.vqgan, (held.model.size, held.model.size))
-        with host.contained():
+        with running.contained():
             kind = "segmentation" if depth_from == SEGMENTATION else "depth"
             if depth_from not in (AS_IS, SEGMENTATION):
                 from ..stylear.depth_model import depth_from_photo, load_depth_model
 
-                with host.on_device(load_depth_model(host.locate_model(depth_from))) as depth_model:
+                with host.on_device(load_depth_model(folders.locate_model(depth_from))) as depth_model:
                     picture = depth_from_photo(picture, depth_model)
             return io.NodeOutput(held.ready("vqgan", memory=memory).encode_condition(picture, kind))

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import folders, host, running, sockets
 
 _DTYPES = ["auto", "bfloat16", "float16", "float32"]
 _WHOLE = "none"
@@ -13,7 +13,7 @@ class LoadStyleAR(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        listed = host.Listing()
+        listed = folders.Listing()
         return io.Schema(  # a new input goes last: workflows keep a node's values by their order
             node_id="LoadStyleAR",
             display_name="Load StyleAR",
@@ -34,8 +34,8 @@ class LoadStyleAR(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=host.model_choices(listed),
-                    default=host.MINI,
+                    options=folders.model_choices(listed),
+                    default=folders.MINI,
                     tooltip=(
                         "The bundled mini, or a folder of models/stylear or models/diffusion_models. New folders "
                         "appear after R (refresh), without a restart."
@@ -79,9 +79,9 @@ class LoadStyleAR(io.ComfyNode):
     def execute(cls, model: str, dtype: str = "auto", quantize: str = _WHOLE, **parts: str) -> io.NodeOutput:
         from ..stylear.pipeline import StyleAR
 
-        base = "mini" if model == host.MINI else host.locate_model(model)
-        chosen = {part: host.locate_part(name, part) for part, name in parts.items() if name != host.WITH_MODEL}
-        with host.contained():
+        base = "mini" if model == folders.MINI else folders.locate_model(model)
+        chosen = {part: folders.locate_part(name, part) for part, name in parts.items() if name != folders.WITH_MODEL}
+        with running.contained():
             loaded = StyleAR.load(
                 base,
                 **chosen,
@@ -92,11 +92,11 @@ class LoadStyleAR(io.ComfyNode):
         return io.NodeOutput(host.HostedModel(loaded))
 
 
-def _part(listed: host.Listing, part: str, tooltip: str) -> io.Combo.Input:
+def _part(listed: folders.Listing, part: str, tooltip: str) -> io.Combo.Input:
     return io.Combo.Input(
         part,
-        options=host.part_choices(part, listed),
-        default=host.WITH_MODEL,
+        options=folders.part_choices(part, listed),
+        default=folders.WITH_MODEL,
         optional=True,
         advanced=True,
         tooltip=f"{tooltip} Change it only if this part lies elsewhere in ComfyUI's models.",

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from . import sockets
+from . import inputs, sockets
 
 
 class NoiseInject(io.ComfyNode):
@@ -54,4 +54,5 @@ class NoiseInject(io.ComfyNode):
         from ..stylear.style import check_style
 
         check_style(style)
+        (gamma,) = inputs.settings(cls, gamma=gamma)
         return io.NodeOutput(style.with_noise(gamma, seed))

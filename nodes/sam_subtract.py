@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets, typed
+from . import host, inputs, running, sockets
 
 
 class SAMSubtract(io.ComfyNode):
@@ -110,15 +110,16 @@ class SAMSubtract(io.ComfyNode):
         from ..stylear.memory import segmenting_bytes
 
         held = host.HostedModel.on(model)
+        alpha, beta = inputs.settings(cls, alpha=alpha, beta=beta)
 
         def segment(*prompt) -> torch.Tensor:
             segmenter = held.model.segmenter
             memory = 0 if segmenter is None else segmenting_bytes(segmenter)
             return held.ready("segmenter", memory=memory).segment(*prompt)
 
-        content = None if content is None else host.first_picture(content, "content")
-        region = host.first_mask(mask), parse_points(points), parse_box(box)
-        with host.contained():
+        content = None if content is None else inputs.first_picture(content, "content")
+        region = inputs.first_mask(mask), parse_points(points), parse_box(box)
+        with running.contained():
             picture, mask = held.model.content_mask(style, content, *region, segment)
             engine = held.ready("image_encoder", "resampler")
             cleaned = engine.subtract(style, picture, mask, alpha=alpha, beta=beta)
@@ -128,11 +129,11 @@ class SAMSubtract(io.ComfyNode):
 
 def parse_points(text: str) -> list[tuple[float, ...]] | None:
     """Read "x,y; x,y,0" as [(x, y), (x, y, 0)]; None for blank text. The engine checks the values."""
-    points = [part for part in typed.text("points", text).split(";") if part.strip()]
-    return [typed.numbers("points", part, "x,y; x,y", "numbers of pixels") for part in points] or None
+    points = [part for part in inputs.text("points", text).split(";") if part.strip()]
+    return [inputs.numbers("points", part, "x,y; x,y", "numbers of pixels") for part in points] or None
 
 
 def parse_box(text: str) -> tuple[float, ...] | None:
     """Read "left,top,right,bottom" as numbers; None for blank text. The engine checks the values."""
-    box = typed.text("box", text)
-    return typed.numbers("box", box, "left,top,right,bottom", "numbers of pixels") if box.strip() else None
+    box = inputs.text("box", text)
+    return inputs.numbers("box", box, "left,top,right,bottom", "numbers of pixels") if box.strip() else None

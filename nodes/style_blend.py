@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..stylear.errors import BadInput
-from . import sockets, typed
+from . import inputs, sockets
 
 _MOST = 16
 
@@ -51,5 +51,5 @@ class StyleBlend(io.ComfyNode):
         styles = {} if styles is None else styles
         if not isinstance(styles, dict):
             raise BadInput(f"styles is a {type(styles).__name__}, not sockets. Connect Style Token Encode to them.")
-        parts = typed.numbers("weights", weights, "2, 1") if typed.text("weights", weights).strip() else None
+        parts = inputs.numbers("weights", weights, "2, 1") if inputs.text("weights", weights).strip() else None
         return io.NodeOutput(blend([style for style in styles.values() if style is not None], parts))

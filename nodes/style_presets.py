@@ -5,7 +5,7 @@ import os
 from comfy_api.latest import io
 
 from ..stylear.errors import StyleARError
-from . import host, sockets
+from . import folders, host, inputs, running, sockets
 
 
 class SaveStylePreset(io.ComfyNode):
@@ -29,7 +29,11 @@ class SaveStylePreset(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my style",
-                    tooltip="What to call it: letters, digits, spaces, - and _. Load Style Preset lists it after R.",
+                    tooltip=(
+                        "What to call it, in up to 60 characters, emoji too. Refused is what cannot be a file's name "
+                        "on every system, for instance with / or : in it, and invisible signs. Load Style Preset lists "
+                        "it after R."
+                    ),
                 ),
                 io.Boolean.Input(
                     "overwrite",
@@ -44,16 +48,19 @@ class SaveStylePreset(io.ComfyNode):
                 ),
             ],
             outputs=[],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, style, name: str, overwrite: bool = False, thumbnail=None) -> io.NodeOutput:
         from ..stylear.presets import preset_path, save_preset
 
-        shown = None if thumbnail is None else host.first_picture(thumbnail, "thumbnail")
-        path = preset_path(host.presets_folder(), name)
+        shown = None if thumbnail is None else inputs.first_picture(thumbnail, "thumbnail")
+        path = preset_path(folders.presets_folder(), name)
         written = save_preset(style, path, shown, overwrite is True)
-        return io.NodeOutput(ui={"text": (f"Saved as {path}" if written else f"Saved already as {path}",)})
+        said = f"Saved{'' if written else ' already'} as {path.name}\nin {path.parent}"
+        running.show(cls, said)
+        return io.NodeOutput(ui={"text": (said,)})
 
     @classmethod
     def fingerprint_inputs(cls, **_) -> float:
@@ -79,7 +86,7 @@ class LoadStylePreset(io.ComfyNode):
                 sockets.Model.Input("model", tooltip="From Load StyleAR: the model the preset was made with."),
                 io.Combo.Input(
                     "preset",
-                    options=host.preset_choices(),
+                    options=folders.preset_choices(),
                     tooltip="A file of models/stylear_presets. New ones appear after R (refresh), without a restart.",
                 ),
             ],
@@ -97,7 +104,7 @@ class LoadStylePreset(io.ComfyNode):
         from ..stylear.presets import load_preset
 
         config = host.HostedModel.on(model).model.resampler.config
-        style, shown = load_preset(host.locate_preset(preset), (config.tokens, config.output))
+        style, shown = load_preset(folders.locate_preset(preset), (config.tokens, config.output))
         picture = to_float(shown or Image.new("RGB", (64, 64), "white"))
         return io.NodeOutput(style, host.to_output(picture[None]))
 
@@ -105,7 +112,7 @@ class LoadStylePreset(io.ComfyNode):
     def fingerprint_inputs(cls, preset: str | None = None, **_) -> tuple[int, ...] | float:
         """Which file it is, as it lies there now; unequal to itself if there is none, or a wire brings the name."""
         try:
-            found = os.stat(host.locate_preset(preset))
+            found = os.stat(folders.locate_preset(preset))
         except (StyleARError, OSError):
             return float("nan")
         return found.st_ino, found.st_size, found.st_mtime_ns

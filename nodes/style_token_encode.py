@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import host, inputs, running, sockets
 
 
 class StyleTokenEncode(io.ComfyNode):
@@ -50,8 +50,8 @@ class StyleTokenEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: host.HostedModel, image: torch.Tensor, region: torch.Tensor | None = None) -> io.NodeOutput:
-        held, picture = host.HostedModel.on(model), host.first_picture(image, "image")
-        with host.contained():
+        held, picture = host.HostedModel.on(model), inputs.first_picture(image, "image")
+        with running.contained():
             return io.NodeOutput(
-                held.ready("image_encoder", "resampler").encode_style(picture, host.first_mask(region))
+                held.ready("image_encoder", "resampler").encode_style(picture, inputs.first_mask(region))
             )

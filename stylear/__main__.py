@@ -23,6 +23,7 @@ PATHS = (
     "image_encoder",
     "segmenter",
 )
+OVERWRITE = "pass --overwrite"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def generate(options: argparse.Namespace) -> None:
     targets = _targets(Path(options.out), whole("--batch", options.batch, 1, MAX_BATCH))
     kept = [] if options.save_style is None else [_safetensors(Path(options.save_style))]
     for target in targets + kept:
-        check_new(target, options.overwrite)
+        check_new(target, options.overwrite, OVERWRITE)
     cut = (options.point, options.box, options.mask, options.content, options.alpha, options.beta)
     options.subtract = options.subtract or any(value is not None for value in cut)
     model = _load(options)
@@ -102,7 +103,7 @@ def sheet(options: argparse.Namespace) -> None:
     from .sheet import contact_sheet
 
     target = _png(Path(options.out))
-    check_new(target, options.overwrite)
+    check_new(target, options.overwrite, OVERWRITE)
     paths = options.styles or sorted((MINI / "references").glob("*.png"))
     if not paths:
         raise BadInput("There are no reference pictures. Give some with --styles.")
@@ -133,7 +134,9 @@ def info(options: argparse.Namespace) -> None:
 def convert(options: argparse.Namespace) -> None:
     """Turn a pickle or shards into one safetensors file."""
     from .convert import convert as run
+    from .files import check_new
 
+    check_new(Path(options.target), options.overwrite, OVERWRITE)
     for part in run(options.source, options.target, options.overwrite):
         say(f"{options.target}: {part}")
 

@@ -106,8 +106,11 @@ def _refusal(error: Exception, place: Path) -> str | None:
     return f"{named} cannot be used: see why, correct that and try again."
 
 
-def check_new(path: Path, overwrite: bool = False) -> None:
-    """BadInput if `path` cannot be written as asked, so that a person hears of it before the work begins."""
+def check_new(path: Path, overwrite: bool = False, how: str = "set overwrite on") -> None:
+    """BadInput if `path` cannot be written as asked, so that a person hears of it before the work begins.
+
+    how: what the person would do to write over a file that is there.
+    """
     if not to_path(path).parent.is_dir():
         raise BadInput(f"There is no folder {path.parent}. Make it first.")
     if path.is_dir():
@@ -115,7 +118,7 @@ def check_new(path: Path, overwrite: bool = False) -> None:
     if path.exists() and not path.is_file():
         raise BadInput(f"{path} is a device or a pipe. Give the path of a file.")
     if os.path.lexists(path) and not overwrite:
-        raise BadInput(f"{path} is there already. Give another name, or say overwrite (--overwrite).")
+        raise BadInput(f"{path} is there already. Give another name or {how}.")
 
 
 def to_path(value: str | os.PathLike, name: str = "path") -> Path:

@@ -34,7 +34,9 @@ def preset_path(folder: str | PathLike, name: str) -> Path:
         raise BadInput(
             f"The preset's name has to be 1 to {MAX_NAME} characters without a dot at either end. Give another name."
         )
-    if _REFUSED.search(plain) or _RESERVED.fullmatch(plain) or not plain.isprintable():
+    if _RESERVED.fullmatch(plain):
+        raise BadInput(f"A preset cannot be called {plain!r}, a device's name on Windows. Give another name.")
+    if _REFUSED.search(plain) or not plain.isprintable():
         raise BadInput(f"A preset cannot be called {plain!r}. Use letters, digits, spaces, - and _, which always do.")
     return Path(folder) / f"{plain}{SUFFIX}"
 

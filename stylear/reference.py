@@ -20,16 +20,13 @@ def reference_model(
     from transformers import ChameleonConfig as TheirConfig
     from transformers import ChameleonForConditionalGeneration as TheirChameleon
 
-    values = asdict(config)
-    rope = {"rope_type": "default", "rope_theta": values["rope_theta"]}
     unused = {"base_channels": 32, "embed_dim": 4, "latent_channels": 4, "num_embeddings": 4, "num_res_blocks": 1}
     picture = {**unused, "channel_multiplier": [1]}
-    theirs = TheirConfig(**values, rope_parameters=rope, vocabulary_map={"<image>": 1}, vq_config=picture)
+    theirs = TheirConfig(**asdict(config), vocabulary_map={"<image>": 1}, vq_config=picture)
     with torch.device("meta"):
         model = TheirChameleon(theirs).eval().requires_grad_(False)
     model.model.vqmodel = nn.Identity()
-    if hasattr(model.model, "rotary_emb"):
-        model.model.rotary_emb = type(model.model.rotary_emb)(theirs)
+    fill_rotary(model, config.rope_theta)
     for name, (a, b) in pairs(lora).items() if lora else ():
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
@@ -37,6 +34,18 @@ def reference_model(
     kept = {key: value.float().contiguous() for key, value in weights.items()}
     model.load_state_dict(_renamed(kept, model), assign=True)
     return model.to(next(iter(kept.values())).device)
+
+
+def fill_rotary(model: nn.Module, theta: float) -> None:
+    """Compute the rotary frequencies of transformers' model, made under the meta device: no checkpoint has them.
+
+    The one buffer of a decoder, or of each attention, by transformers' version.
+    """
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name.endswith("inv_freq"):
+                powers = torch.arange(0, 2 * len(buffer), 2).float() / (2 * len(buffer))
+                setattr(module, name, 1.0 / theta**powers)
 
 
 @torch.no_grad()

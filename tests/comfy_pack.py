@@ -17,7 +17,7 @@ PACK_NAME = "custom_nodes_x_stylear_pack"  # ComfyUI makes the name up from the 
 
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory) -> SimpleNamespace:
-    """ComfyUI's modules that the tests look into: folders, management, utils and cli_args."""
+    """ComfyUI's modules that the tests look into: folders, management, utils, cli_args and the server."""
     base = tmp_path_factory.mktemp("comfy")
     (base / "input").mkdir()
     checkout = os.environ.get("COMFYUI_DIR")
@@ -32,11 +32,16 @@ def comfy(tmp_path_factory) -> SimpleNamespace:
     import comfy.model_management
     import comfy.utils
     import folder_paths
+    import server
 
     if checkout:
         sys.argv = arguments
     return SimpleNamespace(
-        folders=folder_paths, management=comfy.model_management, utils=comfy.utils, cli_args=comfy.cli_args
+        folders=folder_paths,
+        management=comfy.model_management,
+        utils=comfy.utils,
+        cli_args=comfy.cli_args,
+        server=server.PromptServer,
     )
 
 
@@ -69,18 +74,30 @@ def host(pack, extension) -> ModuleType:
 
 
 @pytest.fixture
+def folders(pack, extension) -> ModuleType:
+    """nodes/folders.py of the loaded pack."""
+    return sys.modules[f"{PACK_NAME}.nodes.folders"]
+
+
+@pytest.fixture
+def running(pack, extension) -> ModuleType:
+    """nodes/running.py of the loaded pack."""
+    return sys.modules[f"{PACK_NAME}.nodes.running"]
+
+
+@pytest.fixture
 def errors(pack, extension) -> ModuleType:
     """stylear/errors.py of the loaded pack."""
     return sys.modules[f"{PACK_NAME}.stylear.errors"]
 
 
 @pytest.fixture
-def models(comfy, host, tmp_path, monkeypatch) -> Path:
+def models(comfy, folders, tmp_path, monkeypatch) -> Path:
     """An empty models/stylear of the test's own."""
     folder = tmp_path / "models" / "stylear"
     folder.mkdir(parents=True)
     monkeypatch.setattr(comfy.folders, "folder_names_and_paths", dict(comfy.folders.folder_names_and_paths))
     comfy.folders.folder_names_and_paths["stylear"] = ([str(folder)], set())
-    host.register_folders()
+    folders.register_folders()
     shutil.rmtree(Path(comfy.folders.models_dir) / "stylear", ignore_errors=True)
     return folder

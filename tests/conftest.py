@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from comfy_pack import comfy, errors, extension, host, models, nodes, pack  # noqa: F401
+from comfy_pack import comfy, errors, extension, folders, host, models, nodes, pack, running  # noqa: F401
 from golden_data import unpack
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from stylear.errors import BadInput
@@ -28,6 +27,7 @@ from .config import ModelPaths, Settings
 from .dpo_steps import PairBatches, dpo_loss, log_probability, reference_log_probability, style_features
 from .inputs import files_sha256, hold_inputs
 from .judges import JudgeSettings, judge_files, load_judge
+from .log import Log
 from .loop import write_atomically
 from .output import output_folder, provenance, read_json, sha256_of, write_json
 from .parts import Parts
@@ -196,19 +196,19 @@ def _train(settings: DPOSettings, folder: Path, parts: Parts, accelerator: Accel
     progress = _begin(folder, model, optimizer, settings.steps)
     first, quiet, began = progress.step, not accelerator.is_main_process, time.monotonic() - progress.seconds
     bar = tqdm(range(first, settings.steps), "dpo", settings.steps, unit="step", initial=first, disable=quiet)
-    with ExitStack() as held:
-        log = None if quiet else held.enter_context(SummaryWriter(folder / "tensorboard", purge_step=first))
-        for step in bar:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * min(1.0, (step + 1) / max(1, settings.warmup))
-            figures = _step(step, settings, model, optimizer, data, reference, accelerator)
-            bar.set_postfix({name: f"{value:.4g}" for name, value in zip(FIGURES, figures, strict=True)}, refresh=False)
-            for name, value in zip(FIGURES, figures, strict=True) if log else ():
-                log.add_scalar(name, value, step)
-            progress.step, progress.seconds = step + 1, time.monotonic() - began
-            progress.losses += figures
-            if progress.step % settings.save_every == 0 or progress.step == settings.steps:
-                save_state(folder, progress, model, optimizer, writes=not quiet)
+    log = None if quiet else Log(folder / "tensorboard", first)
+    for step in bar:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, (step + 1) / max(1, settings.warmup))
+        figures = _step(step, settings, model, optimizer, data, reference, accelerator)
+        named = dict(zip(FIGURES, figures, strict=True))
+        bar.set_postfix({name: f"{value:.4g}" for name, value in named.items()}, refresh=False)
+        if log:
+            log.figures(step, named)
+        progress.step, progress.seconds = step + 1, time.monotonic() - began
+        progress.losses += figures
+        if progress.step % settings.save_every == 0 or progress.step == settings.steps:
+            save_state(folder, progress, model, optimizer, writes=not quiet)
     accelerator.wait_for_everyone()
     return np.array(progress.losses).reshape(-1, len(FIGURES))
 

@@ -15,6 +15,7 @@ from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 from stylear.chameleon import ChameleonConfig as Shape
 from stylear.checkpoint import Place
 from stylear.checkpoint import load_base as read_base
+from stylear.reference import fill_rotary
 from stylear.vocabulary import Vocabulary
 
 from .loop import write_atomically
@@ -103,9 +104,5 @@ def load_base(
     with torch.device("meta"):
         model = from_config(ours.config)
     model.load_state_dict(ours.state_dict(), assign=True)
-    for module in model.modules():  # the rotary buffers are in no checkpoint; where they lie depends on the version
-        for name, buffer in module.named_buffers(recurse=False):
-            if name.endswith("inv_freq"):
-                powers = torch.arange(0, 2 * len(buffer), 2).float() / (2 * len(buffer))
-                setattr(module, name, 1.0 / ours.config.rope_theta**powers)
+    fill_rotary(model, ours.config.rope_theta)
     return model.requires_grad_(False), vocabulary

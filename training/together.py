@@ -23,8 +23,8 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt
 def together(work: Callable[[], None], count: int) -> None:
     """Run `work`, which can be pickled, in `count` processes of one thread that know of each other (gloo).
 
-    Raises what the first that failed raised, and BadInput if one was killed. With a count of 1 it runs here, with all
-    threads.
+    Raises what the first that failed raised, and BadInput if one was killed; who interrupts it ends them all. With a
+    count of 1 it runs here, with all threads.
     """
     if count == 1:
         work()
@@ -35,16 +35,20 @@ def together(work: Callable[[], None], count: int) -> None:
     ):
         meeting = (Path(folder) / "meeting").as_uri()
         running = [pool.submit(_join, work, meeting, rank, count) for rank in range(count)]
-        for done in as_completed(running):
-            try:
+        try:
+            for done in as_completed(running):
                 done.result()
-            except RuntimeError as error:
-                if not isinstance(error, BrokenProcessPool) and not left_alone(error):
-                    raise
-                raise BadInput(
-                    "A process that shares the training was ended, perhaps for want of memory: run the same command "
-                    "again. What was saved stays."
-                ) from error
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+        except RuntimeError as error:
+            if not isinstance(error, BrokenProcessPool) and not left_alone(error):
+                raise
+            raise BadInput(
+                "A process that shares the training was ended, perhaps for want of memory: run the same command "
+                "again. What was saved stays."
+            ) from error
 
 
 def _join(work: Callable[[], None], meeting: str, rank: int, count: int) -> None:

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from stylear.checkpoint import Place, find
@@ -38,6 +37,7 @@ from .checkpoints import (
 from .config import FrozenPaths
 from .hf_model import ChameleonForConditionalGeneration, write_base
 from .inputs import files_sha256, tensors_sha256
+from .log import Log
 from .mix import Mix
 from .parts import Parts, adapter_files
 from .plots import loss_plot, sample_sheet
@@ -130,7 +130,7 @@ class Trainer:
         steps = range(progress.step, s.steps)
         if not steps:
             return
-        log = SummaryWriter(str(s.out / "tensorboard"), purge_step=steps.start) if main else None
+        log = Log(s.out / "tensorboard", steps.start + 1) if main else None
         loader = self.loader(steps)
         bar = tqdm(steps, "train", s.steps, initial=steps.start, unit="step", disable=not main)
         for step in bar:
@@ -144,15 +144,12 @@ class Trainer:
                 progress.held_out.append((progress.step, figures["held out"]))
             progress.seconds += time.perf_counter() - start
             if log:
-                for name, value in figures.items():
-                    log.add_scalar(name, value, progress.step)
+                log.figures(progress.step, figures)
             bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
             if due:
                 self.show(log)
             if progress.step % s.save_every == 0 or progress.step == s.steps:
                 save_state(s.out, progress, self.model, self.optimizer, main)
-        if log:
-            log.close()
 
     def loader(self, steps: range) -> Iterator:
         """This process's forward passes of the steps, read ahead."""
@@ -258,7 +255,7 @@ class Trainer:
         beside = {name: str(self.parts.place(name).path) for name in ("vqgan", "image_encoder")}
         return Parts(FrozenPaths(base=str(folder), **beside))
 
-    def show(self, log: SummaryWriter | None) -> None:
+    def show(self, log: Log | None) -> None:
         """Plot the losses and draw the sheet with the weights as they are."""
         lora, resampler, base = self.weights()
         if self.accelerator.is_main_process:
@@ -271,7 +268,7 @@ class Trainer:
             references, captions = self.references()
             sheet = s.out / "samples" / f"{step:06d}.png"
             sample_sheet(model, references, s.prompts or captions, sheet, s.seed)
-            log.add_image("samples", np.asarray(open_image(sheet)), step, dataformats="HWC")
+            log.picture(step, "samples", sheet)
         self.accelerator.wait_for_everyone()
 
     def references(self, count: int = 3) -> tuple[list[Image.Image], list[str]]:

@@ -174,7 +174,7 @@ def test_a_workflow_whose_choices_are_believed(nodes, models, monkeypatch):
     graphs = Graphs(nodes, models)
     graph = {"1": {"class_type": "LoadStyleAR", "inputs": {"model": {"a": 1}}}}
     test_workflows.check_graph(graphs, graph)
-    monkeypatch.setattr(f"{PACK_NAME}.nodes.host._chosen", lambda choice, kind: choice)
+    monkeypatch.setattr(f"{PACK_NAME}.nodes.folders._chosen", lambda choice, kind: choice)
     with caught(AttributeError):
         test_workflows.check_graph(graphs, graph)
 

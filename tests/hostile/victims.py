@@ -29,7 +29,7 @@ COMMANDS = ("curate", "tokenize", "train", "dpo", "evaluate", "download")
 PRELOADED = (
     *(f"training.{name}" for name in COMMANDS[:-1]),
     *("training.__main__", "training.instantstyle", "training.metrics.clip", "training.page", "stylear.__main__"),
-    *("stylear.download", "stylear.pipeline", "torch.utils.tensorboard", "open_clip", "huggingface_hub"),
+    *("stylear.download", "stylear.pipeline", "open_clip", "huggingface_hub"),
     *("matplotlib.backends.backend_agg", "PIL.PngImagePlugin", "segment_anything.modeling", "numpy.testing"),
 )
 

@@ -48,7 +48,7 @@ async ([graph, layout]) => {{
   const workflow = app.graph.serialize();
   workflow.groups = (layout.groups ?? []).map(([title, ...bounding], i) =>
     ({{ id: i + 1, title, bounding, color: '#3f789e', font_size: 24, flags: {{}} }}));
-  workflow.extra = {{ ds: {{ scale: 0.8, offset: [80, 120] }} }};
+  workflow.extra = {{}}; // no view: the page then shows the whole graph
   return JSON.stringify(workflow);
 }}
 """

@@ -61,6 +61,14 @@ def test_a_workflow_runs_at_the_press_of_run_right_after_installing(page):
     assert entry["status"]["status_str"] == "success"
 
 
+def test_a_style_that_was_kept_is_told_on_the_node_that_kept_it(page):
+    page.open(workflow("style_preset"))
+    assert page.run()["status"]["status_str"] == "success"
+    page.tab.wait_for_function(
+        "() => app.graph.nodes.some(n => n.widgets?.some(w => `${w.value}`.includes('as my style.safetensors')))"
+    )
+
+
 def test_a_picture_dropped_on_the_page_brings_its_graph_back(page, server):
     page.open(workflow("first_picture"))
     drawn, (picture, *_) = page.graph(), server.pictures(page.run())

@@ -8,6 +8,8 @@ from bench import ROOT
 from PIL import Image
 from test_pack import IDS
 
+from stylear.vocabulary import Vocabulary
+
 PAGES = ROOT / "web" / "docs"
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
 
@@ -59,6 +61,16 @@ def test_the_words_that_the_mini_was_taught_are_listed_beside_the_prompt():
     _, listed = page("ARSample").split("\n## Words the mini knows\n\n")
     section = listed.split("\n\n")[1]
     assert section.replace("\n", " ") == ", ".join(taught) + "."
+
+
+def test_the_largest_side_of_the_mini_is_said_wherever_a_person_chooses_one(nodes):
+    tokenizer = ROOT / "stylear" / "mini" / "base" / "tokenizer.json"
+    if not tokenizer.is_file():
+        pytest.skip("the bundled mini is not there")
+    largest = str(8 * Vocabulary(tokenizer.read_text(encoding="utf-8")).max_grid)
+    sides = [item.tooltip for item in nodes["ARSample"].define_schema().inputs if item.id in ("width", "height")]
+    for text in [*sides, page("ARSample"), (ROOT / "README.md").read_text(encoding="utf-8")]:
+        assert re.search(rf"mini.*\b{largest}\b", text)
 
 
 def test_every_page_and_note_that_names_the_download_says_into_which_folder_of_comfyui():

@@ -250,21 +250,21 @@ def test_the_ways_to_hold_weights_say_what_a_7b_model_takes(nodes, name):
     assert "7B" in tooltip and "GB" in tooltip and "about 14" in tooltip
 
 
-def test_the_bundled_mini_is_what_load_stylear_begins_with(nodes, host, models):
+def test_the_bundled_mini_is_what_load_stylear_begins_with(nodes, folders, models):
     model = next(item for item in nodes["LoadStyleAR"].define_schema().inputs if item.id == "model")
-    assert model.default == host.MINI == model.options[0]
+    assert model.default == folders.MINI == model.options[0]
 
 
-def test_load_stylear_opens_the_bundled_mini_by_its_name(nodes, host, asked, engine):
-    (model,) = nodes["LoadStyleAR"].execute(model=host.MINI).result
+def test_load_stylear_opens_the_bundled_mini_by_its_name(nodes, folders, host, asked, engine):
+    (model,) = nodes["LoadStyleAR"].execute(model=folders.MINI).result
     assert model.model is engine
     assert asked == {"base": "mini", "dtype": torch.float32, "device": host.offload_device(), "quantize": None}
 
 
-def test_load_stylear_gives_the_engine_the_folder_in_which_to_find_the_parts(nodes, host, asked, models):
+def test_load_stylear_gives_the_engine_the_folder_in_which_to_find_the_parts(nodes, folders, host, asked, models):
     (models / "own" / "base").mkdir(parents=True)
     (models / "own" / "base" / "config.json").touch()
-    nodes["LoadStyleAR"].execute(model="own", dtype="float16", vqgan=host.WITH_MODEL)
+    nodes["LoadStyleAR"].execute(model="own", dtype="float16", vqgan=folders.WITH_MODEL)
     assert asked == {
         "base": str(models / "own"),
         "dtype": torch.float16,
@@ -273,16 +273,16 @@ def test_load_stylear_gives_the_engine_the_folder_in_which_to_find_the_parts(nod
     }
 
 
-def test_a_part_chosen_by_hand_is_looked_for_where_it_was_chosen(nodes, host, asked, models):
+def test_a_part_chosen_by_hand_is_looked_for_where_it_was_chosen(nodes, folders, asked, models):
     (models / "other.safetensors").touch()
-    nodes["LoadStyleAR"].execute(model=host.MINI, vqgan="stylear/other.safetensors", segmenter=host.WITH_MODEL)
+    nodes["LoadStyleAR"].execute(model=folders.MINI, vqgan="stylear/other.safetensors", segmenter=folders.WITH_MODEL)
     assert asked["vqgan"] == str(models / "other.safetensors")
     assert "segmenter" not in asked
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_load_stylear_hands_the_bits_of_the_matrices_on(nodes, host, asked, kind):
-    nodes["LoadStyleAR"].execute(model=host.MINI, quantize=kind)
+def test_load_stylear_hands_the_bits_of_the_matrices_on(nodes, folders, asked, kind):
+    nodes["LoadStyleAR"].execute(model=folders.MINI, quantize=kind)
     assert asked["quantize"] == kind
 
 

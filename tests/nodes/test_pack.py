@@ -87,25 +87,25 @@ def test_no_module_of_the_pack_is_imported_by_a_name_comfyui_also_uses():
                     assert statement.module.split(".")[0] not in ("nodes", "stylear"), file
 
 
-def test_model_folders_named_in_extra_model_paths_are_kept_and_listed(comfy, host, models):
+def test_model_folders_named_in_extra_model_paths_are_kept_and_listed(comfy, folders, models):
     (models / "mine").mkdir()
     (models / "mine" / "model.safetensors").touch()
-    host.register_folders()
-    host.register_folders()
+    folders.register_folders()
+    folders.register_folders()
     paths = comfy.folders.get_folder_paths("stylear")
     assert paths == [str(models), os.path.join(comfy.folders.models_dir, "stylear")]
-    assert "stylear/mine/model.safetensors" in host.part_choices("vqgan")
+    assert "stylear/mine/model.safetensors" in folders.part_choices("vqgan")
 
 
 @pytest.fixture
-def inputs(host, comfy, tmp_path, monkeypatch):
+def inputs(folders, comfy, tmp_path, monkeypatch):
     """ComfyUI's input folder, with two bundled pictures, in two folders, waiting to be put there."""
     shelves, inputs = [tmp_path / "references", tmp_path / "depth"], tmp_path / "input"
     for shelf, name in zip(shelves, ("neon.png", "ink.png"), strict=True):
         shelf.mkdir()
         (shelf / name).write_bytes(name.encode())
     inputs.mkdir()
-    monkeypatch.setattr(host, "PICTURES", shelves)
+    monkeypatch.setattr(folders, "PICTURES", shelves)
     monkeypatch.setattr(comfy.folders, "get_input_directory", lambda: str(inputs))
     return inputs
 
@@ -116,15 +116,15 @@ def test_the_pictures_that_workflows_begin_with_are_there_once_the_pack_is_loade
     assert found == {"stylear_neon.png": b"neon.png", "stylear_ink.png": b"ink.png"}
 
 
-def test_a_picture_of_the_persons_own_is_never_overwritten(host, inputs):
+def test_a_picture_of_the_persons_own_is_never_overwritten(folders, inputs):
     (inputs / "stylear_neon.png").write_bytes(b"mine")
-    host.offer_pictures()
+    folders.offer_pictures()
     assert (inputs / "stylear_neon.png").read_bytes() == b"mine"
     assert (inputs / "stylear_ink.png").exists()
 
 
-def test_an_input_folder_that_cannot_be_written_costs_a_warning_and_not_the_pack(host, inputs, caplog):
+def test_an_input_folder_that_cannot_be_written_costs_a_warning_and_not_the_pack(folders, inputs, caplog):
     inputs.rmdir()
     with caplog.at_level(logging.WARNING):
-        host.offer_pictures()
+        folders.offer_pictures()
     assert "could not be copied" in caplog.text

@@ -1,12 +1,14 @@
 """Styles are saved to models/stylear_presets, listed there, and read by the model they fit."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
 
 
 @pytest.fixture
-def presets(comfy, host, models, tmp_path):
+def presets(comfy, folders, models, tmp_path):
     """An empty models/stylear_presets of the test's own."""
     folder = tmp_path / "presets"
     comfy.folders.folder_names_and_paths["stylear_presets"] = ([str(folder)], {".safetensors"})
@@ -92,9 +94,42 @@ def test_a_preset_is_saved_at_every_run_as_its_file_may_have_gone(nodes):
     assert first != first and first is not second
 
 
-def test_a_save_says_where_the_file_lies_and_whether_it_was_there_already(nodes, presets, style):
-    said = [nodes["SaveStylePreset"].execute(style=style, name="grey").ui["text"][0] for _ in range(2)]
-    assert said == [f"Saved as {presets / 'grey.safetensors'}", f"Saved already as {presets / 'grey.safetensors'}"]
+def test_a_save_says_on_the_node_what_was_saved_where_and_whether_it_was_there_already(
+    comfy, nodes, presets, style, monkeypatch
+):
+    shown = []
+    listening = SimpleNamespace(send_progress_text=lambda text, node: shown.append((text, node)))
+    monkeypatch.setattr(comfy.server, "instance", listening, raising=False)
+    node = type("Prepared", (nodes["SaveStylePreset"],), {"hidden": SimpleNamespace(unique_id="7")})  # as for a run
+    said = [node.execute(style=style, name="grey").ui["text"][0] for _ in range(2)]
+    assert said == [f"{how} as grey.safetensors\nin {presets}" for how in ("Saved", "Saved already")]
+    assert shown == [(text, "7") for text in said]
+    nodes["SaveStylePreset"].execute(style=style, name="grey")
+    assert len(shown) == 2, "outside of a run there is no node to show it on"
+
+
+def test_a_file_that_came_to_be_there_meanwhile_is_told_in_the_nodes_words(
+    nodes, presets, style, errors, tmp_path, monkeypatch
+):
+    presets.mkdir()
+    (presets / "grey.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(errors.BadInput, match="is there already. Give another name or set overwrite on") as refusal:
+        nodes["SaveStylePreset"].execute(style=style, name="grey")
+    assert "--overwrite" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["stars \N{GLOWING STAR}", "\u58a8\u7d75", "x" * 60])
+def test_a_preset_may_be_called_in_any_script_as_the_tooltip_says(nodes, presets, style, name):
+    nodes["SaveStylePreset"].execute(style=style, name=name)
+    assert choices(nodes) == [f"{name}.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a\u200bb", "nul", ".a", "a.", "x" * 61])
+def test_a_name_that_is_no_files_on_every_system_is_refused_as_the_tooltip_says(nodes, presets, style, errors, name):
+    (tooltip,) = (item.tooltip for item in nodes["SaveStylePreset"].define_schema().inputs if item.id == "name")
+    assert "60 characters" in tooltip and "on every system" in tooltip and "invisible" in tooltip
+    with pytest.raises(errors.BadInput, match="name|called"):
+        nodes["SaveStylePreset"].execute(style=style, name=name)
 
 
 def test_another_thumbnail_of_the_same_style_is_not_dropped_silently(nodes, presets, style, errors):
@@ -143,5 +178,5 @@ def test_nothing_can_be_subtracted_from_a_preset_and_one_message_says_so(nodes, 
             nodes["SAMSubtract"].execute(model=model, style=loaded, alpha=0.2, beta=0.8, content=content)
 
 
-def test_presets_lie_beside_the_models_of_stylear(comfy, host, models):
-    assert host.presets_folder().replace("\\", "/").endswith("models/stylear_presets")
+def test_presets_lie_beside_the_models_of_stylear(comfy, folders, models):
+    assert folders.presets_folder().replace("\\", "/").endswith("models/stylear_presets")

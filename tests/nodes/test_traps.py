@@ -58,10 +58,25 @@ def test_trap_1_and_2_no_node_checks_inputs_itself_which_would_switch_comfyuis_o
         assert not {"validate_inputs", "VALIDATE_INPUTS"} & vars(node).keys()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_trap_3_a_number_that_is_none_passes_validation_and_is_refused_by_its_name(nodes, inputs, errors, value):
-    for node, name in (("NoiseInject", "gamma"),):
-        with pytest.raises(errors.BadInput, match=name):
+@pytest.mark.parametrize(
+    ("node", "name", "least", "most"),
+    [
+        ("NoiseInject", "gamma", 0, 5),
+        ("SAMSubtract", "alpha", 0, 1),
+        ("SAMSubtract", "beta", 0, 2),
+        ("ARSample", "cfg", 1, 30),
+        ("ARSample", "style_cfg", -1, 30),
+        ("ARSample", "style_strength", 0, 5),
+        ("ARSample", "temperature", 0.05, 5),
+        ("ARSample", "top_k", 1, 65536),
+        ("ARSample", "batch_size", 1, 64),
+    ],
+)
+def test_trap_3_a_number_that_passes_validation_is_refused_by_its_name_with_the_widgets_own_range(
+    nodes, inputs, errors, node, name, least, most
+):
+    for value in (math.nan, math.inf, most + 1):
+        with pytest.raises(errors.BadInput, match=f"^{name} is .* from {least} to {most}"):
             nodes[node].execute(**inputs[node] | {name: value})
 
 
@@ -187,9 +202,9 @@ def test_trap_14_describing_the_nodes_opens_no_file_imports_nothing_and_lists_ea
     assert opened == [] and set(sys.modules) == before
 
 
-def test_trap_14_a_folder_that_is_gone_or_cannot_be_read_costs_no_node(nodes, host, models):
+def test_trap_14_a_folder_that_is_gone_or_cannot_be_read_costs_no_node(nodes, folders, models):
     models.rmdir()
-    assert host.MINI in next(i for i in nodes["LoadStyleAR"].define_schema().inputs if i.id == "model").options
+    assert folders.MINI in next(i for i in nodes["LoadStyleAR"].define_schema().inputs if i.id == "model").options
 
 
 def test_trap_14_what_is_put_in_or_taken_out_of_a_folder_is_in_the_next_list(nodes, models):

@@ -63,10 +63,10 @@ def test_a_workflow_uses_our_nodes_with_inputs_and_choices_they_have(nodes, mode
 
 
 @pytest.mark.parametrize("file", GRAPHS, ids=NAMES)
-def test_the_pictures_a_workflow_begins_with_are_bundled(host, file):
-    if not host.PICTURES[0].is_dir():
+def test_the_pictures_a_workflow_begins_with_are_bundled(folders, file):
+    if not folders.PICTURES[0].is_dir():
         pytest.skip("the bundled mini is not there")
-    offered = {f"stylear_{picture.name}" for folder in host.PICTURES for picture in folder.glob("*.png")}
+    offered = {f"stylear_{picture.name}" for folder in folders.PICTURES for picture in folder.glob("*.png")}
     begun_with = {body["inputs"]["image"] for body in read(file).values() if body["class_type"] == "LoadImage"}
     assert begun_with <= offered
 

@@ -47,8 +47,6 @@ def build(config: ChameleonConfig = SMALL, seed: int = 0) -> Chameleon:
 
 def theirs(config: ChameleonConfig, state_dict: dict[str, torch.Tensor]) -> TheirChameleon:
     """transformers' model of the same shape and weights."""
-    values = dataclasses.asdict(config)
-    rope = {"rope_type": "default", "rope_theta": values.pop("rope_theta")}
     picture = {
         "base_channels": 32,
         "embed_dim": 4,
@@ -57,9 +55,8 @@ def theirs(config: ChameleonConfig, state_dict: dict[str, torch.Tensor]) -> Thei
         "num_res_blocks": 1,
     }
     picture |= {"channel_multiplier": [1]}
-    model = TheirChameleon(
-        TheirConfig(**values, rope_parameters=rope, vocabulary_map={"<image>": 1}, vq_config=picture)
-    ).eval()
+    values = dataclasses.asdict(config)
+    model = TheirChameleon(TheirConfig(**values, vocabulary_map={"<image>": 1}, vq_config=picture)).eval()
     missing, unexpected = model.load_state_dict(state_dict, strict=False)
     assert not unexpected and all(name.startswith("model.vqmodel.") for name in missing)
     return model

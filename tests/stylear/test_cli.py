@@ -181,9 +181,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
     _, out = run()
     before = out.read_bytes()
     assert run("--seed", 9)[0] == 2 and out.read_bytes() == before
-    assert capsys.readouterr().err.startswith(
-        f"error: {out} is there already. Give another name, or say overwrite (--overwrite)."
-    )
+    assert capsys.readouterr().err.startswith(f"error: {out} is there already. Give another name or pass --overwrite.")
     assert run("--seed", 9, "--overwrite")[0] == 0 and out.read_bytes() != before
 
 
@@ -317,6 +315,7 @@ def test_convert_writes_safetensors_and_says_what_it_was(tmp_path, capsys):
     assert main(["convert", str(folder / "image_proj.pth"), str(target)]) == 0
     assert capsys.readouterr().out == f"{target}: adapter's style resampler\n"
     assert main(["convert", str(folder / "image_proj.pth"), str(target)]) == 2
+    assert "is there already. Give another name or pass --overwrite." in capsys.readouterr().err
 
 
 def test_the_package_runs_as_a_program(monkeypatch, capsys):

@@ -318,7 +318,8 @@ def test_a_vqgan_whose_channels_do_not_divide_is_refused_with_them(tmp_path):
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (0, 0), (2, 0, 2, 2)], ids=str)
 def test_any_weight_of_another_shape_is_refused_and_described(bundle, part, shape):
     path, own = checkpoint.find(part, bundle).path, checkpoint.find(part, bundle).keys
-    whole, metadata = load_file(path), dict(checkpoint.find(part, bundle).file.metadata)
+    metadata = dict(checkpoint.find(part, bundle).file.metadata)
+    whole = {key: value.clone() for key, value in load_file(path).items()}  # not mapped: the file changes
     for key in list(own.values())[:: max(1, len(own) // 4)]:
         if key.startswith(("loss.", "visual.transformer.resblocks.2", "visual.ln_post")):
             continue

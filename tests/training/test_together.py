@@ -1,7 +1,9 @@
 """Processes that share a training make what one alone makes."""
 
+import multiprocessing
 import os
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +66,23 @@ def be_killed(out: Path) -> None:
 def test_a_process_that_is_killed_ends_the_training_in_words(tmp_path):
     with pytest.raises(BadInput, match="shares the training was ended.* run the same command again"):
         together(partial(be_killed, tmp_path), 2)
+
+
+def wait_for_ever(out: Path) -> None:
+    (out / str(place()[0])).touch()
+    threading.Event().wait(600)
+
+
+def test_who_interrupts_the_training_ends_every_process(tmp_path):
+    def interrupt() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            threading.Event().wait(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        together(partial(wait_for_ever, tmp_path), 2)
+    assert not multiprocessing.active_children()
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all(tmp_path):

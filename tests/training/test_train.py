@@ -3,8 +3,10 @@
 import json
 import shutil
 import signal
+import threading
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stylear import StyleAR
 from stylear.errors import BadInput, MissingPart
@@ -154,6 +157,8 @@ def test_killed_at_any_step_and_started_again_it_trains_the_same_weights_bit_for
     assert all(torch.equal(found[name], value) for name, value in twenty.items()), f"killed at step {step}"
     losses = [read_json(states_in(root / name)[-1] / "progress.json")["losses"] for name in ("killed", "twenty")]
     assert losses[0] == losses[1]
+    logged = EventAccumulator(str(root / "killed" / "tensorboard")).Reload().Scalars("loss")
+    assert [one.step for one in logged] == list(range(1, 21))
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "progress.json"])
@@ -176,6 +181,24 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(ro
     with pytest.raises(FloatingPointError, match=r"^Step 3: the loss is nan; .*nan/state-000002"):
         run(tiny_tokens.settings(root, "nan", save_every=1))
     assert [state.name for state in states_in(root / "nan")] == ["state-000002"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_disk_that_fills_under_the_log_is_told_once_and_without_a_traceback(root, monkeypatch):
+    chosen, take, tracebacks = tiny_tokens.settings(root, "full_log"), Trainer.step, []
+
+    def step_and_fill(self, number, loader):
+        figures = take(self, number, loader)
+        (log,) = (chosen.out / "tensorboard").iterdir()
+        log.unlink()
+        log.symlink_to("/dev/full")
+        return figures
+
+    monkeypatch.setattr(Trainer, "step", step_and_fill)
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    with pytest.raises(BadInput, match=r"The disk of .*full_log is full: make room"):
+        run(chosen)
+    assert not tracebacks
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_has_changed(root, monkeypatch):

@@ -14,6 +14,10 @@ class ControlAfterGenerate(Enum):
     randomize = "randomize"
 
 
+class Hidden(Enum):
+    unique_id = "UNIQUE_ID"
+
+
 @dataclass
 class Input:
     id: str
@@ -74,6 +78,7 @@ class Schema:
     description: str = ""
     search_aliases: list[str] = field(default_factory=list)
     is_output_node: bool = False
+    hidden: list[Hidden] = field(default_factory=list)
 
     def validate(self) -> None:
         ids = [item.id for item in self.inputs]
@@ -92,6 +97,8 @@ class NodeOutput:
 
 
 class ComfyNode:
+    hidden = None  # what ComfyUI gives the class that it prepares for a run
+
     @classmethod
     def define_schema(cls) -> Schema:
         raise NotImplementedError
@@ -130,6 +137,7 @@ io = SimpleNamespace(
     Custom=Custom,
     Autogrow=SimpleNamespace(Input=AutogrowInput, TemplatePrefix=TemplatePrefix),
     ControlAfterGenerate=ControlAfterGenerate,
+    Hidden=Hidden,
     Int=Custom("INT", NumberInput),
     Float=Custom("FLOAT", NumberInput),
     String=Custom("STRING", StringInput),
