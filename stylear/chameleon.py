@@ -378,7 +378,7 @@ class _Attention(_Joined):
         query_key.copy_(torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin))
         query, key_value = heads.split((self.heads[0], 2 * self.heads[1]), dim=2)
         kept.index_copy_(0, step.slots, key_value.flatten(0, 1))
-        key, value = kept.unflatten(0, (hidden.shape[0], -1))[:, : step.total].transpose(1, 2).chunk(2, dim=1)
+        key, value = kept.unflatten(0, (len(hidden), -1))[:, : step.total].transpose(1, 2).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=self.grouped
         )
