@@ -79,9 +79,13 @@ def test_who_interrupts_the_training_ends_every_process(tmp_path):
             threading.Event().wait(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        together(partial(wait_for_ever, tmp_path), 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's workers ignore it
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            together(partial(wait_for_ever, tmp_path), 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not multiprocessing.active_children()
 
 
