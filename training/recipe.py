@@ -44,6 +44,16 @@ class StyleContrast(Settings):
         return self.pairs if self.weight else 0
 
 
+class Opening(Settings):
+    """Steps at the beginning that show no more than the first tokens of each picture (0 steps: none).
+
+    Where nothing is drawn yet only the style tokens tell the style; and short sequences pass quickly.
+    """
+
+    steps: int = Field(0, ge=0, description="how many")
+    tokens: int = Field(64, ge=4, description="of a picture, its start and sizes and the ends of rows counted")
+
+
 class TrainSettings(Settings):
     """Settings of `train`."""
 
@@ -67,9 +77,10 @@ class TrainSettings(Settings):
     style_drop: Share = Field(0.0, description="share of the style tokens that are zero, others in each sample")
     views: Views = Field(Views(), description="changes to the picture that the style comes from")
     contrast: StyleContrast = Field(StyleContrast(), description="against the style of another picture")
-    drift: float = Field(
-        0.0, ge=0, le=1, description="share of samples that read a run of their codes as those of another picture"
+    misread: float = Field(
+        0.0, ge=0, le=1, description="largest share of a sample's codes that are read as any code; its own is drawn"
     )
+    opening: Opening = Field(Opening(), description="the first steps show no more of a picture than its first tokens")
     context_drop: float = Field(0.1, ge=0, le=1, description="share of samples without a prompt, for guidance")
     ratio: tuple[int, int] = Field((1, 3), description="stylised and raw pictures in every few samples")
     data_share: float = Field(1.0, gt=0, le=1, description="share of the pictures of each kind that is used at all")

@@ -89,15 +89,18 @@ def misread(batch: Batch, codes: Tensor, shares: np.ndarray, rng: np.random.Gene
     return replace(batch, ids=ids)
 
 
-def drifted(batch: Batch, codes: Tensor, other: Tensor, first: int, last: int) -> Batch:
-    """A batch of one in which codes number first .. last - 1 of the picture are read as those of another picture.
+def garbled(batch: Batch, codes: Tensor, share: float, rng: np.random.Generator) -> Batch:
+    """A batch in which a share of the picture codes is read as any code; what is predicted stays right.
 
-    What is predicted stays right: the prompt and the style tokens say what the picture was to be, what stands before
-    no longer does. other: tokens int64 [n] of a picture of the same size; codes: bool [V], which tokens are codes.
+    The prompt and the style tokens then have to say what the codes before no longer do. codes: int64 [n], the tokens
+    that are picture codes.
     """
-    places = codes[batch.labels[0].clamp(min=0)].nonzero()[first:last, 0]
+    shape = tuple(batch.labels.shape)
+    chosen = torch.from_numpy(rng.random(shape) < share) & torch.isin(batch.labels, codes)
+    wrong = codes[torch.from_numpy(rng.integers(len(codes), size=shape))]
+    rows, places = chosen.nonzero(as_tuple=True)
     ids = batch.ids.clone()
-    ids[0, batch.answer[0, places] + 1] = other[places]
+    ids[rows, batch.answer[rows, places] + 1] = wrong[rows, places]
     return replace(batch, ids=ids)
 
 

@@ -17,7 +17,7 @@ from stylear.errors import BadInput
 from stylear.vocabulary import STYLE_TOKENS, Vocabulary
 
 from .hf_model import answer_hidden
-from .sequences import IGNORED, Batch, PictureTokens, assemble, drifted
+from .sequences import IGNORED, Batch, PictureTokens, assemble, garbled
 from .styled import StyledModel
 from .tokens import Example, TokenSet
 from .views import Views, view
@@ -49,9 +49,9 @@ class Draws:
 
     `noise`: gamma, the standard deviation of what is added to the style tokens (paper section 3.3); `context_drop`:
     chance that a sample has no prompt; `views`: how the style path's picture is changed; `pairs`: how many of each
-    `batch` samples, counted from 0, come once more under the style of another; `drift`: chance that a sample reads a
-    run of codes, an eighth to a half of the picture, as those of the step's next sample; `style_drop`: chance that a
-    style token is zero.
+    `batch` samples, counted from 0, come once more under the style of another; `misread`: each sample reads a share of
+    its codes, drawn from 0 to this, as any code; `style_drop`: chance that a style token is zero; `opening`: in the
+    first `opening[0]` steps only the first `opening[1]` tokens of a picture are there.
     """
 
     seed: int = 0
@@ -60,8 +60,9 @@ class Draws:
     views: Views = Views()
     pairs: int = 0
     batch: int = 1
-    drift: float = 0.0
+    misread: float = 0.0
     style_drop: float = 0.0
+    opening: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,6 @@ class Samples(Dataset):
         self.cached = tokens.features is not None and not draws.views.change
         with torch.device("meta"):
             self.encoder = ImageEncoder(encoder)  # for its preprocessing alone
-        self.codes = torch.isin(torch.arange(vocabulary.size), vocabulary.code_ids)
 
     def __getitem__(self, numbers: Sequence[int]) -> Rows | BadInput:
         """Samples of some numbers of a step, and at the end again those that are contrasted.
@@ -125,14 +125,10 @@ class Samples(Dataset):
         lenders = self.contrasted(numbers[0] // self.draws.batch)
         again = [number for number in numbers if number in lenders]
         styles = [*numbers, *(lenders[number] for number in again)]
-        reached = [*styles, *map(self._next, styles)] if self.draws.drift else styles
-        first, last = min(reached), max(reached)
+        first, last = min(styles), max(styles)
         try:
             indices = self.order.indices(first, last - first + 1)
-            drawn = {
-                number: self._sample(number, lambda number: self.tokens[indices[number - first]])
-                for number in set(styles)
-            }
+            drawn = {number: self._sample(number, self.tokens[indices[number - first]]) for number in set(styles)}
         except BadInput as error:
             return error
         rows = [*numbers, *again]
@@ -164,7 +160,7 @@ class Samples(Dataset):
         even distances, so that passes have as many rows as each other.
         """
         indices = self.order.indices(numbers.start, len(numbers))
-        lengths = self.tokens.lengths[indices] + self.tokens.condition_lengths[indices]
+        lengths = self._seen(numbers.start, self.tokens.lengths[indices]) + self.tokens.condition_lengths[indices]
         rising = [numbers[i] for i in lengths.argsort(kind="stable")]
         lenders = self.contrasted(numbers.start // self.draws.batch)
         groups = [[number for number in rising if (number in lenders) == again] for again in (False, True)]
@@ -174,6 +170,7 @@ class Samples(Dataset):
     def predicted(self, numbers: range) -> int:
         """How many tokens of these samples the loss counts, without reading them."""
         lengths = self.tokens.lengths[self.order.indices(numbers.start, len(numbers))]
+        lengths = self._seen(numbers.start, lengths)
         return int(lengths.sum()) - sum(self._begin(number)[1] for number in numbers)
 
     def loader(self, parts: Iterator[Sequence[int]], workers: int) -> Iterator[Rows]:
@@ -200,13 +197,12 @@ class Samples(Dataset):
         rng = np.random.default_rng([self.draws.seed, number])
         return rng, bool(rng.random() < self.draws.context_drop)
 
-    def _next(self, number: int) -> int:
-        """The sample after one in its step, the first after the last."""
-        first = number // self.draws.batch * self.draws.batch
-        return first + (number + 1 - first) % self.draws.batch
+    def _seen(self, number: int, tokens: np.ndarray) -> np.ndarray:
+        """How many of a picture's `tokens` are there in the step of a sample."""
+        steps, most = self.draws.opening
+        return np.minimum(tokens, most) if number < steps * self.draws.batch else tokens
 
-    def _sample(self, number: int, read: Callable[[int], Example]) -> tuple[Batch, Tensor, Tensor, Tensor]:
-        example = read(number)
+    def _sample(self, number: int, example: Example) -> tuple[Batch, Tensor, Tensor, Tensor]:
         rng, dropped = self._begin(number)
         noise = self.draws.noise * rng.standard_normal((self.style_tokens, self.hidden), dtype=np.float32)
         if self.cached:
@@ -219,13 +215,10 @@ class Samples(Dataset):
             text = example.caption[:CAPTION_LENGTH]
             prompt = self.vocabulary.prompt(text, condition, style_tokens=self.style_tokens)
         answer = PictureTokens(example.codes[None], self.vocabulary)[[0]]
+        answer = answer[:, : int(self._seen(number, np.array(answer.shape[1])))]
         batch = assemble([prompt], answer, len(prompt.ids) if prompt else 0)
-        if self.draws.drift and rng.random() < self.draws.drift:
-            count, other = example.codes.size, read(self._next(number)).codes
-            begin, length = int(rng.integers(count)), int(rng.integers(count // 8, count // 2 + 1))
-            if other.shape == example.codes.shape:
-                tokens = PictureTokens(other[None], self.vocabulary)[[0]][0]
-                batch = drifted(batch, self.codes, tokens, begin, begin + length)
+        if self.draws.misread:
+            batch = garbled(batch, self.vocabulary.code_ids, rng.uniform(0, self.draws.misread), rng)
         kept = np.ones(self.style_tokens, bool)
         if self.draws.style_drop:
             kept = rng.random(self.style_tokens) >= self.draws.style_drop

@@ -47,7 +47,7 @@ from .styled import StyledModel, write_adapter
 from .tokens import KINDS, TokenSet
 
 HELD_OUT = 255  # in place of a kind, so that the mix passes it over
-PAD_TO = 64  # with torch.compile, so that shapes repeat
+PAD_TO = 32  # with torch.compile, so that shapes repeat
 
 
 @dataclass
@@ -96,7 +96,10 @@ class Trainer:
         kinds[held] = HELD_OUT
         kinds = some_of(kinds, s.data_share, s.seed)
         reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1, shape.tokens)
-        draws = Draws(s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.drift, s.style_drop)
+        draws = Draws(
+            s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.misread, s.style_drop,
+            (s.opening.steps, s.opening.tokens),
+        )  # fmt: skip
         self.samples = Samples(self.tokens, Mix(kinds, s.ratio, s.seed), draws, *reads)
         self.held_out = Samples(self.tokens, Listed(np.sort(held)), Draws(s.seed), *reads) if len(held) else None
         self.rates = (s.lora_rate, s.resampler_rate, *([s.base_rate] if s.base_rate else []))
@@ -106,6 +109,8 @@ class Trainer:
         self.model, optimizer = accelerator.prepare(Step(styled.train(), s.loss_chunk, s.noise_relative), optimizer)
         self.optimizer = optimizer.optimizer
         if s.compile:  # the layers alone: compiled together with the loss in chunks, gradients were wrong (torch 2.15)
+            if accelerator.device.type == "cpu":
+                base.config._attn_implementation = "eager"  # compiled, it is faster there than torch's own
             base.model.compile(dynamic=False)
         self.progress = Progress()
 

@@ -31,7 +31,9 @@ class CLIPSettings:
 
     styled: float = 0.7
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1500, batch=128, learning_rate=1e-3, weight_decay=0.05)
+        default_factory=lambda: Schedule(
+            steps=1500, batch=128, learning_rate=2e-3, warmup=50, weight_decay=0.05, muon=True
+        )
     )
 
 
