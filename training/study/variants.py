@@ -34,9 +34,11 @@ def training(settings: StudySettings, variant: Variant) -> TrainSettings:
     s, w = settings, settings.work
     compiled = can_compile(training_device()) if s.compile is None else s.compile
     model = FrozenPaths(base=str(w / "base"), vqgan=str(w / "vqgan"), image_encoder=str(w / "clip"))
+    recipe = _recipe(s)
+    opening = {"opening": {"steps": recipe.opening.steps * s.steps // recipe.steps}}
     own = {"steps": s.steps, "batch": s.batch, "seed": s.seed, "sample_every": 0, "compile": compiled}
     places = {"model": model.model_dump(), "data": w / "corpus", "out": s.folder(variant) / "run"}
-    return _changed(_recipe(s), variant.changes, {**own, **places})
+    return _changed(recipe, opening, variant.changes, {**own, **places})
 
 
 def preferring(settings: StudySettings, variant: Variant) -> DPOSettings:
