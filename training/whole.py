@@ -45,7 +45,7 @@ COSTS = {
     "tokens": Cost(30, 950, 0.1 * GB),
     "base": Cost(0.05, 1.1, 0.05 * GB),
     "corpus": Cost(90, disk=0.6 * GB),
-    "adapter": Cost(0.1, 1.6, 0.05 * GB),
+    "adapter": Cost(0.1, 1.1, 0.05 * GB),
     "judge": Cost(0.02, 0.4, 0.03 * GB),
     "instruments": Cost(15, disk=0.01 * GB),
     "bundle": Cost(5, disk=0.03 * GB),
