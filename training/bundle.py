@@ -23,10 +23,10 @@ PARTS = {
     "segmenter": ("sam", ("sam.safetensors",)),
 }
 REFERENCES = {
-    "neon": "bell",
+    "neon": "mushroom",
     "underwater": "snail",
     "watercolour": "pear",
-    "stained_glass": "mushroom",
+    "stained_glass": "bell",
     "linocut": "owl",
     "blueprint": "trophy",
     "oil": "lemon",
