@@ -26,12 +26,12 @@ key=value. Each can be stopped at any moment and started again with the same com
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0, 130 when interrupted, or 2 with the reason on stderr."""
     parser = _parser()
-    given, more = parser.parse_known_args(arguments)
-    if unknown := [word for word in more if word.startswith("-") or given.command == "pretrain"]:
-        parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
-    if given.command == "pretrain" and given.plan and given.stage != "all":
-        parser.error("--plan is for `pretrain all`")
     try:
+        given, more = parser.parse_known_args(arguments)
+        if unknown := [word for word in more if word.startswith("-") or given.command == "pretrain"]:
+            parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
+        if given.command == "pretrain" and given.plan and given.stage != "all":
+            parser.error("--plan is for `pretrain all`")
         if given.command == "pretrain":
             _pretrain(given)
             return 0

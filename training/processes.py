@@ -1,10 +1,12 @@
 """This process among those that `accelerate launch` or torchrun started, with or without accelerators."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+
+if TYPE_CHECKING:  # an extra's package: who lacks it is told so when a command needs it
+    from accelerate import PartialState
 
 LONG = timedelta(hours=6)  # the others wait while one draws or reads
 
@@ -15,10 +17,13 @@ def left_alone(error: RuntimeError) -> bool:
     return any(one in str(error) for one in said)
 
 
-def processes(cpu: bool = False) -> PartialState:
+def processes(cpu: bool = False) -> "PartialState":
     """The state that all of a command's processes share; `cpu`: leave accelerators alone.
 
     Without the flag accelerate takes processes on a CPU for single ones.
     """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     cpu = cpu or not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     return PartialState(cpu=cpu, timeout=LONG)

@@ -17,6 +17,7 @@ from stylear.errors import BadInput
 from stylear.vocabulary import STYLE_TOKENS, Vocabulary
 
 from .hf_model import answer_hidden
+from .recipe import Opening
 from .sequences import IGNORED, Batch, PictureTokens, assemble, garbled
 from .styled import StyledModel
 from .tokens import Example, TokenSet
@@ -50,8 +51,8 @@ class Draws:
     `noise`: gamma, the standard deviation of what is added to the style tokens (paper section 3.3); `context_drop`:
     chance that a sample has no prompt; `views`: how the style path's picture is changed; `pairs`: how many of each
     `batch` samples, counted from 0, come once more under the style of another; `misread`: each sample reads a share of
-    its codes, drawn from 0 to this, as any code; `style_drop`: chance that a style token is zero; `opening`: in the
-    first `opening[0]` steps only the first `opening[1]` tokens of a picture are there.
+    its codes, drawn from 0 to this, as any code; `style_drop`: chance that a style token is zero; `opening`: in how
+    many of the first steps only the first tokens of a picture are there.
     """
 
     seed: int = 0
@@ -62,7 +63,7 @@ class Draws:
     batch: int = 1
     misread: float = 0.0
     style_drop: float = 0.0
-    opening: tuple[int, int] = (0, 0)
+    opening: Opening = Opening()
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ class Samples(Dataset):
         even distances, so that passes have as many rows as each other.
         """
         indices = self.order.indices(numbers.start, len(numbers))
-        lengths = self._seen(numbers.start, self.tokens.lengths[indices]) + self.tokens.condition_lengths[indices]
+        lengths = (
+            self._shown_length(numbers.start, self.tokens.lengths[indices]) + self.tokens.condition_lengths[indices]
+        )
         rising = [numbers[i] for i in lengths.argsort(kind="stable")]
         lenders = self.contrasted(numbers.start // self.draws.batch)
         groups = [[number for number in rising if (number in lenders) == again] for again in (False, True)]
@@ -168,9 +171,9 @@ class Samples(Dataset):
         return [number for _, number in sorted(placed)]
 
     def predicted(self, numbers: range) -> int:
-        """How many tokens of these samples the loss counts, without reading them."""
+        """How many tokens of these samples of one step the loss counts, without reading them."""
         lengths = self.tokens.lengths[self.order.indices(numbers.start, len(numbers))]
-        lengths = self._seen(numbers.start, lengths)
+        lengths = self._shown_length(numbers.start, lengths)
         return int(lengths.sum()) - sum(self._begin(number)[1] for number in numbers)
 
     def loader(self, parts: Iterator[Sequence[int]], workers: int) -> Iterator[Rows]:
@@ -197,10 +200,10 @@ class Samples(Dataset):
         rng = np.random.default_rng([self.draws.seed, number])
         return rng, bool(rng.random() < self.draws.context_drop)
 
-    def _seen(self, number: int, tokens: np.ndarray) -> np.ndarray:
+    def _shown_length(self, number: int, tokens: np.ndarray) -> np.ndarray:
         """How many of a picture's `tokens` are there in the step of a sample."""
-        steps, most = self.draws.opening
-        return np.minimum(tokens, most) if number < steps * self.draws.batch else tokens
+        opening = self.draws.opening
+        return np.minimum(tokens, opening.tokens) if number < opening.steps * self.draws.batch else tokens
 
     def _sample(self, number: int, example: Example) -> tuple[Batch, Tensor, Tensor, Tensor]:
         rng, dropped = self._begin(number)
@@ -215,7 +218,7 @@ class Samples(Dataset):
             text = example.caption[:CAPTION_LENGTH]
             prompt = self.vocabulary.prompt(text, condition, style_tokens=self.style_tokens)
         answer = PictureTokens(example.codes[None], self.vocabulary)[[0]]
-        answer = answer[:, : int(self._seen(number, np.array(answer.shape[1])))]
+        answer = answer[:, : int(self._shown_length(number, np.array(answer.shape[1])))]
         batch = assemble([prompt], answer, len(prompt.ids) if prompt else 0)
         if self.draws.misread:
             batch = garbled(batch, self.vocabulary.code_ids, rng.uniform(0, self.draws.misread), rng)

@@ -97,9 +97,8 @@ class Trainer:
         kinds = some_of(kinds, s.data_share, s.seed)
         reads = (vocabulary, self.encoder.config, shape.output, PAD_TO if s.compile else 1, shape.tokens)
         draws = Draws(
-            s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.misread, s.style_drop,
-            (s.opening.steps, s.opening.tokens),
-        )  # fmt: skip
+            s.seed, s.noise, s.context_drop, s.views, s.contrast.looks, s.batch, s.misread, s.style_drop, s.opening
+        )
         self.samples = Samples(self.tokens, Mix(kinds, s.ratio, s.seed), draws, *reads)
         self.held_out = Samples(self.tokens, Listed(np.sort(held)), Draws(s.seed), *reads) if len(held) else None
         self.rates = (s.lora_rate, s.resampler_rate, *([s.base_rate] if s.base_rate else []))

@@ -1,6 +1,9 @@
 """python -m training COMMAND: what each command says of itself, and how a run ends."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pydantic import Field
@@ -105,6 +108,16 @@ def test_a_library_that_is_missing_is_named_with_what_to_install(command, capsys
     assert main(["try"]) == 2
     told = "error: diffusers is not installed: python -m pip install -e '.[train]' in its folder\n"
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("words", [["train", "--help"], ["pretrain", "all", "--plan"], ["evaluate", "--model", "mini"]])
+def test_without_the_packages_of_training_every_command_says_what_to_install(words):
+    without = "import sys; sys.modules.update(accelerate=None, peft=None, datasets=None, psutil=None, cv2=None)"
+    run = f"{without}; from training.__main__ import main; sys.exit(main({words}))"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", run], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "is not installed: python -m pip install -e '.[train]'" in done.stderr
 
 
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours(command):

@@ -15,6 +15,7 @@ from stylear.errors import BadInput
 from stylear.sampling import embed_prompt
 from stylear.vocabulary import Vocabulary
 from training.hf_model import load_base
+from training.recipe import Opening
 from training.sequences import IGNORED, answer_loss
 from training.steps import Draws, Listed, Samples, Step, answer_hidden, parts_of_steps
 from training.styled import StyledModel
@@ -234,6 +235,11 @@ def test_a_sample_reads_codes_wrong_in_a_share_of_its_own_and_predicts_its_own(r
     assert not (changed & ~codes).any() and torch.isin(read[0][codes], chosen.vocabulary.code_ids).all()
     shares = changed.sum(1) / codes.sum(1)
     assert shares.min() < 0.25 and shares.max() > 0.6 and len(shares.unique()) > count // 2
+    places = torch.zeros_like(before.batch.ids, dtype=torch.bool).scatter(1, before.batch.answer + 1, codes)
+    assert torch.equal(rows.batch.ids[~places], before.batch.ids[~places])
+    few = samples(root, Draws(seed=1, misread=0.3))[range(count)].batch
+    changed = few.ids.gather(1, few.answer + 1) != read[1]
+    assert 0 < (changed.sum(1) / codes.sum(1)).max() < 0.45
 
 
 def test_what_is_read_wrong_does_not_depend_on_micro_batches(root):
@@ -246,13 +252,18 @@ def test_what_is_read_wrong_does_not_depend_on_micro_batches(root):
 
 
 def test_the_first_steps_show_the_first_tokens_of_a_picture_as_later_steps_do(root):
-    whole, chosen = samples(root, Draws(seed=1, batch=2)), samples(root, Draws(seed=1, batch=2, opening=(2, 9)))
+    whole, chosen = (
+        samples(root, Draws(seed=1, batch=2)),
+        samples(root, Draws(seed=1, batch=2, opening=Opening(steps=2, tokens=9))),
+    )
     for number in range(6):
         cut, full = chosen[[number]].batch, whole[[number]].batch
         count = 9 if number < 4 else full.labels.shape[1]
         assert torch.equal(cut.labels, full.labels[:, :count]) and torch.equal(cut.answer, full.answer[:, :count])
         assert torch.equal(cut.ids, full.ids[:, : int(full.answer[0, count - 1]) + 2])
         assert chosen.predicted(range(number, number + 1)) == int((cut.labels != IGNORED).sum())
+    lengths = np.minimum(chosen.tokens.lengths, 9) + chosen.tokens.condition_lengths
+    assert [lengths[number] for number in chosen.arranged(range(2))] == sorted(lengths[:2])
 
 
 def test_the_asked_share_of_style_tokens_is_zero_and_those_of_a_sample_are_always_the_same(root, step):

@@ -76,6 +76,13 @@ def test_every_variant_that_is_trained_changes_the_minis_recipe_to_one_that_can_
     assert variants.preferring(shipped, VARIANTS["joint_pairs"]).model.base.endswith("joint/run/base")
 
 
+def test_a_variant_shows_openings_for_the_share_of_its_steps_that_the_recipe_does(tmp_path):
+    settings = StudySettings(work=tmp_path, steps=900)
+    assert variants.training(settings, VARIANTS["frozen"]).opening.steps == 250  # 1000 of 3600
+    assert variants.training(settings, VARIANTS["paper"]).opening.steps == 0
+    assert variants.training(settings, VARIANTS["paper"]).contrast.weight == 0
+
+
 def test_every_setting_of_the_study_is_described():
     assert [line for line in describe(StudySettings) if not line.partition(")  ")[2]] == []
 

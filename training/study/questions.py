@@ -103,7 +103,7 @@ def _train(name: str, told: str, **changes: Any) -> Variant:
 RATIOS = {"1:1": [1, 1], "1:3": [1, 3], "1:6": [1, 6], "1:30": [1, 30]}
 _SLUGS = {name: name.replace(":", "_") for name in RATIOS}
 _NONE = {"noise": 0.0, "base_rate": BASE_RATE}
-_RELEASED = {"rank": 4, "ratio": [1, 3], "misread": 0.0, "opening": {"steps": 0}}
+_RELEASED = {"rank": 4, "ratio": [1, 3], "misread": 0.0, "opening": {"steps": 0}, "contrast": {"weight": 0}}
 
 VARIANTS = {
     variant.name: variant
@@ -124,7 +124,7 @@ VARIANTS = {
         _train("joint_views", "joint, the reference shuffled, cropped, flipped", **_NONE | VIEWED),
         _train("frozen", "frozen base, no noise", noise=0.0),
         _train("together", "frozen base, noise, dropped tokens, views", **STRONG | DROPPED | VIEWED),
-        _train("paper", "the released recipe: rank 4, 1:3, codes read as they are", **_RELEASED),
+        _train("paper", "the released recipe: rank 4, 1:3, whole pictures, codes read as they are", **_RELEASED),
         Variant("dpo", "preference pairs for prompt and style, a little against leakage", PREFERRED, SHIPPED),
         Variant("joint_pairs", "joint, preference pairs against leakage", PREFERRED | PUNISHED, "joint"),
     )
