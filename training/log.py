@@ -22,7 +22,9 @@ class Log:
     def __init__(self, folder: Path, first: int):
         """Begin a file in `folder`, which is made; hides what starts before this one told of steps from `first` on."""
         folder.mkdir(exist_ok=True)
-        self.file = folder / f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        before = len(list(folder.iterdir()))  # readers go by name: also of two starts in one second the later is last
+        name = f"events.out.tfevents.{time.time():010.0f}.{before:06}.{socket.gethostname()}.{os.getpid()}"
+        self.file = folder / name
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
 

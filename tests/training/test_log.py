@@ -37,6 +37,17 @@ def test_a_step_taken_anew_is_shown_once(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_of_two_starts_in_one_second_the_later_is_shown_last_whatever_its_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.log.time.time", lambda: 1_700_000_000.2)
+    for pid, steps in ((900, range(1, 5)), (80, range(4, 7))):
+        monkeypatch.setattr("training.log.os.getpid", lambda pid=pid: pid)
+        log = Log(tmp_path / "log", steps.start)
+        for step in steps:
+            log.figures(step, {"loss": float(pid)})
+    shown = EventAccumulator(str(tmp_path / "log")).Reload().Scalars("loss")
+    assert [(one.step, one.value) for one in shown] == [(n, 900) for n in (1, 2, 3)] + [(n, 80) for n in (4, 5, 6)]
+
+
 def test_what_the_disk_refuses_is_raised_by_the_call_that_writes(tmp_path):
     log = Log(tmp_path, 0)
     log.file.unlink()
