@@ -152,6 +152,7 @@ class ARSample(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures, one for each seed.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -212,6 +213,8 @@ class ARSample(io.ComfyNode):
                 style_strength=style_strength,
                 negative=negative,
             )
+        if note := engine.untaught(prompt):
+            running.show(cls, note)
         return io.NodeOutput(host.to_output(images))
 
 

@@ -62,6 +62,7 @@ def generate(options: argparse.Namespace) -> None:
     cut = (options.point, options.box, options.mask, options.content, options.alpha, options.beta)
     options.subtract = options.subtract or any(value is not None for value in cut)
     model = _load(options)
+    _warn(model, [options.prompt])
     style = _style(model, options)
     for target in kept:
         save_preset(style, target, overwrite=options.overwrite)
@@ -109,6 +110,7 @@ def sheet(options: argparse.Namespace) -> None:
         raise BadInput("There are no reference pictures. Give some with --styles.")
     references = [open_image(path) for path in paths]
     model = _load(options)
+    _warn(model, options.prompts)
     rows = []
     with progress_bar("pictures") as progress:
         for reference in references:
@@ -196,6 +198,13 @@ def _load(options: argparse.Namespace):
         device=options.device,
         quantize=options.quantize,
     )
+
+
+def _warn(model, prompts: Sequence[str]) -> None:
+    """Say which prompts the model was never taught a word of; it draws them all the same."""
+    for prompt in prompts:
+        if note := model.untaught(prompt):
+            say(f"note: {note}", sys.stderr)
 
 
 def _style(model, options: argparse.Namespace):

@@ -20,6 +20,7 @@ from .checkpoint import (
     load_segmenter,
     load_vqgan,
     trained_size,
+    trained_words,
 )
 from .checks import SEEDS, whole
 from .condition import condition_pixels
@@ -39,6 +40,7 @@ from .segment import Segmenter, can_segment
 from .style import StyleTokens, check_style
 from .vocabulary import LATENTS_PER_GRID, Vocabulary
 from .vqgan import VQGAN
+from .words import untaught
 
 MINI = Path(__file__).parent / "mini"
 MINI_REMEDY = "the mini that comes with StyleAR is incomplete: install StyleAR again"
@@ -52,7 +54,7 @@ class StyleAR(StyleReader):
 
     Attributes: `base` (Chameleon, LoRA folded in), `vocabulary`, `resampler`, `vqgan`, `image_encoder`,
     `segmenter` (or None), `size` (the side in pixels it was trained at), `grid` (pixels that a side is a
-    multiple of).
+    multiple of), `words` (that it was taught and is bound to; empty for a model that is not).
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class StyleAR(StyleReader):
         image_encoder: ImageEncoder,
         segmenter: Segmenter | None = None,
         size: int | None = None,
+        words: Sequence[str] = (),
     ):
         """Tie parts together; BadCheckpoint with both numbers if they do not fit. Most want `load`."""
         self.base, self.vocabulary, self.resampler = base, vocabulary, resampler
         self.vqgan, self.image_encoder, self.segmenter = vqgan, image_encoder, segmenter
-        self.pace, self.quantized = Pace(), None
+        self.pace, self.quantized, self.words = Pace(), None, tuple(words)
         self.grid = LATENTS_PER_GRID * vqgan.downsampling
         self.size = size or self.grid * min(RELEASED_STEPS, vocabulary.max_grid)
         largest = self.grid * vocabulary.max_grid
@@ -113,7 +116,7 @@ class StyleAR(StyleReader):
         base = Place(MINI, MINI_REMEDY) if base == "mini" else Place(Path(base))
         device = _device(device)
         dtype = _dtype(dtype, device)
-        size = trained_size(base)
+        size, words = trained_size(base), trained_words(base)
         beside = base.folder
         adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
         segmenter = segmenter or (beside if holds("segmenter", beside) and can_segment() else None)
@@ -128,7 +131,7 @@ class StyleAR(StyleReader):
         decoder.lay_out()
         if compile:
             decoder.compile_passes()
-        model = cls(decoder, vocabulary, resampler, *others, size=size)
+        model = cls(decoder, vocabulary, resampler, *others, size=size, words=words)
         model.quantized = quantize
         return model
 
@@ -155,6 +158,10 @@ class StyleAR(StyleReader):
                 for name, module in self.parts.items()
             },
         }
+
+    def untaught(self, prompt: str) -> str | None:
+        """What to say of a prompt without any of the words that this model was taught; None if it can draw it."""
+        return untaught(prompt, self.words)
 
     @torch.no_grad()
     def encode_condition(self, image: Picture, kind: str = "depth") -> Tensor:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,10 +69,13 @@ def answer_logits(model: ChameleonForConditionalGeneration, batch: Batch, style:
     return model.lm_head(answer_hidden(model, batch, style))
 
 
-def save_base(model: ChameleonForConditionalGeneration, tokenizer: str, folder: Path, size: int) -> None:
+def save_base(
+    model: ChameleonForConditionalGeneration, tokenizer: str, folder: Path, size: int, words: Sequence[str] = ()
+) -> None:
     """Write config.json, tokenizer.json and model.safetensors (float16) in Hugging Face's layout.
 
-    `size`, the side in pixels of the training pictures, is what the engine draws by default.
+    `size`, the side in pixels of the training pictures, is what the engine draws by default; `words`, if prompts are
+    made of these alone, are what it tells people that it knows.
     """
     weights = {k: v.half().contiguous() for k, v in model.state_dict().items() if ".vqmodel." not in k}
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path, {"format": "pt"}))
@@ -81,7 +84,7 @@ def save_base(model: ChameleonForConditionalGeneration, tokenizer: str, folder: 
         for k, v in model.config.to_dict().items()
         if k not in ("vq_config", "vocabulary_map", "transformers_version", "dtype")
     }
-    config["stylear"] = {"size": size}
+    config["stylear"] = {"size": size, **({"words": list(words)} if words else {})}
     config["architectures"] = ["ChameleonForConditionalGeneration"]
     text = json.dumps(config, indent=1)
     write_atomically(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -10,6 +10,7 @@ from .load import (
     load_segmenter,
     load_vqgan,
     trained_size,
+    trained_words,
 )
 from .parts import PARTS, Found, Place, find, holds, parts_in
 from .save import save_weights
@@ -32,5 +33,6 @@ __all__ = [
     "parts_in",
     "save_weights",
     "trained_size",
+    "trained_words",
     "weight_files",
 ]

@@ -70,6 +70,13 @@ def trained_size(place: str | Path | Place) -> int | None:
     return size if type(size) is int and size > 0 else None
 
 
+def trained_words(place: str | Path | Place) -> tuple[str, ...]:
+    """The words that a base was taught, {"stylear": {"words": ["cat"]}} in config.json; () if it is bound to none."""
+    words = _ours(place).get("words")
+    sound = isinstance(words, list) and all(isinstance(word, str) and word for word in words)
+    return tuple(words) if sound else ()
+
+
 def is_merged(place: str | Path | Place) -> bool:
     """Whether a base has its adapter's LoRA folded in already: {"stylear": {"merged": true}} in config.json."""
     return _ours(place).get("merged") is True

@@ -53,6 +53,9 @@ class StubEngine:
         self._remember("encode_condition", image, kind)
         return "condition"
 
+    def untaught(self, prompt):
+        return f"none of {prompt}" if "zebra" in prompt else None
+
     def generate(self, prompt, style, **options):
         self._remember("generate", prompt, style, **options)
         for done in range(1, 5):

@@ -202,6 +202,19 @@ def test_a_preview_is_drawn_of_the_one_picture_that_is_shown(nodes, model, engin
     assert engine.calls[0].previews == 1
 
 
+def test_a_prompt_of_no_word_that_the_model_was_taught_is_drawn_and_told_on_the_node(
+    comfy, nodes, model, engine, monkeypatch
+):
+    shown = []
+    listening = SimpleNamespace(send_progress_text=lambda text, node: shown.append((text, node)))
+    monkeypatch.setattr(comfy.server, "instance", listening, raising=False)
+    assert any(str(hidden).endswith("unique_id") for hidden in nodes["ARSample"].define_schema().hidden)
+    node = type("Prepared", (nodes["ARSample"],), {"hidden": SimpleNamespace(unique_id="7")})  # as for a run
+    for prompt in ("a rocket", "a zebra"):
+        node.execute(model=model, style="style", **SAMPLE | {"prompt": prompt})
+    assert shown == [("none of a zebra", "7")] and len(engine.calls) == 2
+
+
 @pytest.fixture
 def asked_for(host, monkeypatch):
     """The bytes beside the weights that nodes ask ComfyUI for, in order."""

@@ -42,6 +42,13 @@ def run(bundle, reference, tmp_path):
     return generate
 
 
+def test_a_prompt_of_no_word_that_the_model_was_taught_is_drawn_and_told(run, monkeypatch, capsys):
+    monkeypatch.setattr(StyleAR, "untaught", lambda _, prompt: f"nothing of {prompt}")
+    status, out = run()
+    told = capsys.readouterr()
+    assert status == 0 and out.exists() and told.out == f"{out}\n" and "note: nothing of a cat\n" in told.err
+
+
 def pixels(path):
     return np.asarray(Image.open(path))
 

@@ -6,6 +6,7 @@ import torch
 from tiny_tokenizer import tiny_tokenizer_json
 
 from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.checkpoint import trained_size, trained_words
 from stylear.sampling import embed_prompt
 from stylear.vocabulary import Vocabulary
 from training.hf_model import answer_logits, build_chameleon, load_base, save_base
@@ -82,7 +83,8 @@ def test_the_z_loss_adds_the_square_of_the_log_normaliser():
 
 
 def test_a_saved_base_comes_back_as_it_was(tmp_path, vocabulary, model):
-    save_base(model, tiny_tokenizer_json(), tmp_path, 64)
+    save_base(model, tiny_tokenizer_json(), tmp_path, 64, ["cat"])
+    assert trained_size(tmp_path) == 64 and trained_words(tmp_path) == ("cat",)
     again, _ = load_base(tmp_path)
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight.half().float())

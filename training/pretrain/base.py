@@ -157,4 +157,4 @@ def train_base(
 
     fit("base", model, model.parameters(), loss_of, s.schedule, out)
     if place()[0] == 0:
-        save_base(model, tokenizer, out, SIZE)
+        save_base(model, tokenizer, out, SIZE, source.pictures.taught)

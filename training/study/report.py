@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from .verdicts import Tested, Values, check, figures, together
 
 SHOWN = 12  # pictures of each row
 SIDE = 64
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # has the Greek letters of the grid
 GRID = re.compile("α")  # rows of a grid, of which pages of pictures leave out most
 PANELS = {
     "prompt": "prompt recognised",
@@ -243,7 +245,7 @@ def _is_corner(name: str, question: Question) -> bool:
 
 def sheet(blocks: Sequence[tuple[list[str], list[tuple[str, np.ndarray]]]], path: Path) -> None:
     """Write a PNG of blocks, each of prompts over rows of a label and pictures uint8 [n, 64, 64, 3]."""
-    font, top, step, gap = ImageFont.load_default(11), 16, SIDE + 3, 10
+    font, top, step, gap = ImageFont.truetype(FONT, 10), 16, SIDE + 3, 10
     left = 12 + max(int(font.getlength(label)) for _, rows in blocks for label, _ in rows)
     width = left + step * max(len(prompts) for prompts, _ in blocks)
     height = sum(top + step * len(rows) + gap for _, rows in blocks)
