@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 
 import pytest
 from bench import ROOT
@@ -28,6 +30,21 @@ def test_the_metadata_are_those_the_registry_wants(project):
 def test_the_icon_is_a_square_of_at_most_400_pixels(project):
     icon = Image.open(ROOT / project["tool"]["comfy"]["Icon"])
     assert icon.width == icon.height <= 400
+
+
+def test_the_banner_is_21_to_9(project):
+    banner = Image.open(ROOT / project["tool"]["comfy"]["Banner"])
+    assert banner.width * 9 == banner.height * 21
+
+
+@pytest.mark.skipif(not shutil.which("sed"), reason="there is no sed, which publishing uses")
+def test_publishing_turns_the_pictures_into_addresses():
+    workflow = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
+    (script,) = re.findall(r'sed -i "(.*)" pyproject.toml', workflow)
+    script = script.replace('\\"', '"').replace("$PAGE", "PAGE")
+    about = subprocess.run(["sed", script, ROOT / "pyproject.toml"], capture_output=True, text=True, check=True).stdout
+    for name in ("Icon", "Banner"):
+        assert f'{name} = "PAGE/raw/main/docs/{name.lower()}.png"' in about.splitlines()
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version(project):
