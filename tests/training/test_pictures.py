@@ -118,3 +118,17 @@ def test_test_rows_are_held_out_pictures_of_different_concepts_in_rounds_of_styl
     assert [len(styles) for styles in first] == [4, 4, 2, 2]
     assert not set(pictures.family[rows]) & set(HELD_OUT_FAMILIES)
     assert np.array_equal(rows, pictures.test_rows(pairs=2, unseen=2))
+
+
+def test_pictures_by_held_out_families_are_of_held_out_pairs(icons, tmp_path, monkeypatch):
+    few = {name: STYLES[name] for name in ("plain", "neon", "toon")}
+    monkeypatch.setattr("training.data.pictures.STYLES", few)
+    monkeypatch.setattr("training.data.pictures.HELD_OUT_PAIRS", 0.5)
+    build_pictures(icons, tmp_path, workers=1)
+    pictures = PictureSet(tmp_path)
+    rows = pictures.test_rows(families=9)
+    pairs = {(pictures.concept[row], pictures.style[row]) for row in pictures.where("pair")}
+    family = rows[pictures.split[rows] == "family"]
+    assert len(family) and all((pictures.concept[row], pictures.style[row]) in pairs for row in family)
+    every = {(pictures.concept[row], pictures.style[row]) for row in pictures.where("family")}
+    assert every - pairs, "or nothing was left out"

@@ -153,21 +153,59 @@ def test_a_blind_guess_is_chance_of_all_styles():
 
 
 def test_a_question_is_contradicted_by_one_claim_and_confirmed_by_all():
-    of = [SimpleNamespace(verdict=one) for one in (CONFIRMS, OPEN, CONTRADICTS)]
+    of = [SimpleNamespace(verdict=one, claim=Claim("", "leak", "", ())) for one in (CONFIRMS, OPEN, CONTRADICTS)]
     assert verdicts.together(of) == CONTRADICTS
     assert verdicts.together(of[:2]) == OPEN and verdicts.together(of[:1]) == CONFIRMS
 
 
+def test_claims_of_ours_decide_only_where_the_paper_makes_none():
+    ours = SimpleNamespace(verdict=CONTRADICTS, claim=Claim("", "leak", "", (), ours=True))
+    papers = SimpleNamespace(verdict=CONFIRMS, claim=Claim("", "leak", "", ()))
+    assert verdicts.together([ours, papers]) == CONFIRMS and verdicts.together([ours]) == CONTRADICTS
+
+
 def test_a_copy_of_the_reference_is_all_leak_and_chance_is_what_others_show():
     asked, shown = [0, 1, 2, 3], [1, 2, 3, 0]
-    told = {"cases": "pair", "styles": 3, "asked": asked, "style": [0] * 4}
+    told = {"cases": "pair", "styles": 3, "asked": asked, "style": [0] * 4, "pull": [0.5, 0.1, 0.2, 0.0]}
     read = {"concept": shown, "style": [0] * 4, "nearest": [1] * 4}
     found = Values.of(told | {"shown": shown, "read": read})
     assert found.leak.tolist() == [1.0] * 4 and found.chance.tolist() == [0.0] * 4
     assert found.prompt.sum() == 0 and found.style.mean() == 1 and found.nearest.sum() == 0
     same = Values.of(told | {"shown": [3] * 4, "asked": [0] * 4, "read": read | {"concept": [3] * 4}})
     assert same.leak.mean() == same.chance.mean() == 1
-    assert not len(Values.of(told | {"shown": None, "read": read}).leak)
+    without = Values.of(told | {"shown": None, "read": read})
+    assert not len(without.leak) and not len(without.pull)
+
+
+def test_the_pull_is_how_much_likelier_what_the_reference_shows_is_than_what_others_show():
+    shares = np.log([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.2, 0.3, 0.5]])
+    shown, asked = np.array([1, 2, 2]), np.array([0, 0, 1])
+    found = cells.pull_of(shares, shown, asked)
+    assert found[:2] == pytest.approx([np.log(0.2 / 0.1), np.log(0.8 / 0.1)])
+    assert found[2] == pytest.approx(np.log(0.5)), "the other one shows what was asked for"
+
+
+def test_less_pull_is_told_with_its_interval_of_the_same_pictures_or_of_others():
+    rng = np.random.default_rng(0)
+    strong = replace(values(60), pull=1 + rng.standard_normal(60))
+    weak = replace(strong, pull=strong.pull - 0.5)
+    assert verdicts.pulled(weak, strong, 200) == pytest.approx((0.5, 0.5, 0.5))
+    less, low, high = verdicts.pulled(replace(weak, cases="family"), strong, 200)
+    assert less == pytest.approx(0.5) and low < 0.4 and high > 0.6
+    assert verdicts.pulled(values(60), strong, 200) is None
+
+
+def test_few_styles_never_trained_on_leave_a_wide_interval_however_many_their_pictures():
+    right = np.repeat([1.0, 0.0, 0.0, 0.0], 40)
+    same = replace(values(160, "unseen"), nearest=right)
+    known = replace(same, wanted=np.repeat(np.arange(4), 40))
+    (_, low, high), (_, narrow, near) = (verdicts.figures(one, 500)["nearest"] for one in (known, same))
+    assert low == 0 and high >= 0.5 and 0.1 < narrow < near < 0.4
+    claim = Claim("", "nearest", "one", ("chance",))
+    assert verdicts.check(claim, {"one": replace(known, styles=77)}, 500).verdict == OPEN
+    assert verdicts.check(claim, {"one": replace(same, styles=77)}, 500).verdict == CONFIRMS
+    told = report.by_style({"new": known}, ["oil", "neon", "knit", "chalk"])
+    assert told[0] == "Nearest, new: oil 40 of 40, neon 0 of 40, knit 0 of 40, chalk 0 of 40."
 
 
 # --- what is subtracted -----------------------------------------------------------------------------------------------
@@ -214,8 +252,11 @@ def test_the_style_is_subtracted_from_and_noised_as_the_cell_says():
     some, model = [Case("pair", k, k, (k + 1) % 4) for k in range(4)], Listener()
 
     def tokens(**how):
-        return style_of(model, tests, some, 1, How(gamma=how.pop("gamma", 0.0), **how)).tokens
+        return style_of(model, tests, some, 1, How(gamma=how.pop("gamma", 0.0), **how))[0].tokens
 
+    told = {mask: style_of(model, tests, some, 1, How(mask=mask))[1] for mask in ("none", "sam", "true", "whole")}
+    assert told == {"none": False, "sam": False, "true": True, "whole": True}
+    model.calls.clear()
     assert (tokens() == 2).all() and not model.calls
     assert (tokens(mask="sam") == 2).all() and model.calls[-1] == (False, None, 0.2, 0.8)
     assert not tokens(mask="true", alpha=0.5).any() and model.calls[-1][2] == 0.5
@@ -360,7 +401,9 @@ def test_a_question_is_answered_with_figures_a_plot_pictures_and_a_verdict(answe
     for name in ("d_plot.png", "d_pictures.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 60 and f"study/{name}" in page
+    assert "textures as they are" in page and "| pull |" in page and "of claims that are ours" not in page
     result = json.loads((chosen.out / "cells" / "dpo" / "usual" / "result.json").read_text())
+    assert result["subtracted"] == 0 and len(result["pull"]) == 4
     assert len(result["asked"]) == len(result["read"]["concept"]) == 4
     recipe = json.loads((chosen.out / "variants" / "dpo" / "recipe.json").read_text())
     assert len(recipe["sha256"]) == 64 and recipe["recipe"]["steps"] == 1
@@ -374,6 +417,29 @@ def test_answered_again_nothing_is_made_and_remarks_are_taken_in_and_kept(answer
     command.run(chosen)
     assert "Remarks: It looks the same to me." in chosen.report.read_text()
     assert chosen.remarks.read_text() == "## d\nIt looks the same to me.\n"
+
+
+def test_what_was_drawn_of_other_things_is_left_out_of_the_page(answered):
+    chosen = answered[0]
+    inputs = chosen.out / "cells" / "dpo" / "usual" / "inputs.json"
+    before = inputs.read_text()
+    inputs.write_text(json.dumps(json.loads(before) | {"judge": "of old"}))
+    assert report.write_report(chosen) == {}
+    assert "Not drawn yet: `python -m training study --question d`" in chosen.report.read_text()
+    inputs.write_text(before)
+    assert list(report.write_report(chosen)) == ["d"]
+
+
+def test_real_pictures_are_read_again_only_after_what_they_are_read_with_has_changed(answered, monkeypatch):
+    chosen, calls = answered[0], []
+    measured = cells.reading
+    monkeypatch.setattr(cells, "reading", lambda *given: calls.append(given) or measured(*given))
+    subjects = Subjects.of(chosen)
+    cells.measure_ceilings(chosen, subjects)
+    assert not calls
+    fewer = replace(subjects, cases={**subjects.cases, "pair": subjects.cases["pair"][:2]})
+    assert len(cells.measure_ceilings(chosen, fewer)["pair, real"]["asked"]) == 2 and calls
+    cells.measure_ceilings(chosen, subjects)
 
 
 def test_a_plan_tells_variants_cells_and_time_and_makes_nothing(made, tmp_path, answered):

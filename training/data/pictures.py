@@ -189,13 +189,16 @@ class PictureSet:
         """Indices of the pictures that a model is measured with, of as many concepts of each style as asked for.
 
         `pairs` of each trained style, from the pairs held out, then `unseen` of each style that is never trained, drawn
-        by families that are, then `families` of each trained style, drawn by families that are not. In rounds: one of
-        each style, then another of each.
+        by families that are, then `families` of each trained style, from the pairs held out and drawn by families that
+        are never trained. In rounds: one of each style, then another of each.
         """
         rng, found = np.random.default_rng(0), {"pair": [], "style": [], "family": []}
+        pair = self.concept * len(self.styles) + self.style
         for split, most in (("pair", pairs), ("style", unseen), ("family", families)):
             among = self.where(split)
-            if split != "family":
+            if split == "family":
+                among = among[np.isin(pair[among], pair[self.where("pair")])]
+            else:
                 among = among[~np.isin(self.family[among], HELD_OUT_FAMILIES)]
             among = rng.permutation(among)
             for style in rng.permutation(np.unique(self.style[among])):

@@ -24,8 +24,9 @@ from ..drawing import record, save
 from ..inputs import add_inputs, changed_inputs, files_sha256
 from ..instruments import Instruments
 from ..judge import load_judge
-from ..output import provenance, write_json
+from ..output import provenance, read_json, write_json
 from ..parts import Parts
+from ..stages import STAGES
 from .questions import SHIPPED, VARIANTS, Cell, How
 from .settings import StudySettings
 from .variants import adapter_sha256, refusal
@@ -78,6 +79,7 @@ def inputs_of(settings: StudySettings, cell: Cell) -> dict[str, Any]:
         "variant": adapter_sha256(s, VARIANTS[cell.variant]),
         "judge": files_sha256([_judge(s)]),
         "pictures": files_sha256([s.work / "pictures" / "pictures.json"]),
+        "each": EACH[cell.how.cases],
         "how": asdict(cell.how),
         "first_seed": s.first_seed,
         "count": s.few if cell.how.few else s.pictures,
@@ -110,25 +112,34 @@ def draw_cells(settings: StudySettings, cells: Sequence[Cell], quiet: bool = Fal
         folder.mkdir(parents=True, exist_ok=True)
         add_inputs(folder / INPUTS, inputs_of(settings, cell))
         cases, tests = subjects.of_cell(cell.how, settings.few), subjects.instruments
-        _draw(loaded[1], tests, cases, cell.how, folder, settings.first_seed)
-        pictures = read(cases, folder)
-        write_json(folder / RESULT, {"cell": cell.name, **reading(tests, cases, cell.how, pictures)})
+        subtracted = _draw(loaded[1], tests, cases, cell.how, folder, settings.first_seed)
+        told = {"cell": cell.name, "subtracted": subtracted}
+        write_json(folder / RESULT, told | reading(tests, cases, cell.how, read(cases, folder)))
 
 
-def _draw(model: StyleAR, tests: Instruments, cases: Sequence[Case], how: How, folder: Path, first_seed: int) -> None:
-    """Draw the pictures that are not in `folder` yet."""
+def _draw(model: StyleAR, tests: Instruments, cases: Sequence[Case], how: How, folder: Path, first_seed: int) -> int:
+    """Draw the pictures that are not in `folder` yet; returns of how many styles something was subtracted."""
+    subtracted = 0
     for place, case in enumerate(cases):
-        if record(folder / case.file) is None:
-            style = style_of(model, tests, cases, place, how)
+        drawn = record(folder / case.file) is not None
+        if drawn and how.mask == "none":
+            continue
+        style, less = style_of(model, tests, cases, place, how)
+        subtracted += less
+        if not drawn:
             prompt, seed = prompt_of(tests, case), first_seed + case.number
             (picture,) = model.generate(prompt, style, seed=seed, cfg=how.cfg, style_cfg=how.style_cfg)
             told = {"prompt": prompt, "style": tests.judge.style_names[tests.style[case.target]], "seed": seed}
             save(picture, told, folder / case.file)
 
+    return subtracted
 
-def style_of(model: StyleAR, tests: Instruments, cases: Sequence[Case], place: int, how: How) -> StyleTokens:
-    """The style tokens that a case is drawn with."""
-    case = cases[place]
+
+def style_of(
+    model: StyleAR, tests: Instruments, cases: Sequence[Case], place: int, how: How
+) -> tuple[StyleTokens, bool]:
+    """The style tokens that a case is drawn with, and whether something was subtracted from them."""
+    case, subtracted = cases[place], False
     style = model.encode_style(reference_of(tests, case, how))
     if how.mask != "none":
         given = {}
@@ -138,11 +149,11 @@ def style_of(model: StyleAR, tests: Instruments, cases: Sequence[Case], place: i
             other = cases[(place + 1) % len(cases)].reference
             given["mask"] = mask_of(how.mask, tests.masks[case.reference], tests.masks[other])
         try:
-            style = model.subtract(style, **given, alpha=how.alpha, beta=how.beta)
+            style, subtracted = model.subtract(style, **given, alpha=how.alpha, beta=how.beta), True
         except BadInput:  # SAM found nothing, or the mask is empty: there is nothing to take out
             pass
     gamma = how.gamma * float(style.tokens.square().mean().sqrt()) if how.relative else how.gamma
-    return style.with_noise(gamma, case.number)
+    return style.with_noise(gamma, case.number), subtracted
 
 
 def reference_of(tests: Instruments, case: Case, how: How) -> np.ndarray:
@@ -177,14 +188,18 @@ def mask_of(kind: str, own: np.ndarray, other: np.ndarray) -> np.ndarray:
 def reading(tests: Instruments, cases: Sequence[Case], how: How, pictures: np.ndarray) -> dict[str, Any]:
     """What the judge reads in pictures uint8 [n, 64, 64, 3] beside what was asked for, as JSON values.
 
-    `shown`: what the references show; None for textures, which show nothing.
+    `shown`: what the references show; None for textures, which show nothing. `pull`: see `pull_of`.
     """
     look, (target, reference) = tests.judge.look(pictures), _rows(cases)
-    shown = None if how.reference == "texture" else tests.concept[reference].tolist()
+    asked, shown, pull = tests.concept[target], None, None
+    if how.reference != "texture":
+        shown = tests.concept[reference].tolist()
+        pull = pull_of(look.concepts, tests.concept[reference], asked).tolist()
     return {
         "cases": how.cases,
-        "asked": tests.concept[target].tolist(),
+        "asked": asked.tolist(),
         "shown": shown,
+        "pull": pull,
         "style": tests.style[target].tolist(),
         "styles": len(tests.judge.style_names),
         "read": {name: getattr(look, name).tolist() for name in ("concept", "style", "nearest")},
@@ -192,12 +207,29 @@ def reading(tests: Instruments, cases: Sequence[Case], how: How, pictures: np.nd
     }
 
 
+def pull_of(concepts: np.ndarray, shown: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """How much more the judge sees in each picture what its reference shows than what other references show.
+
+    Nats, float64 [n], of log-probabilities [n, C]. It finds a leak long before that is the first guess. What was asked
+    for, and other references that show the same, do not count.
+    """
+    others = (shown[None, :] != asked[:, None]) & (shown[None, :] != shown[:, None])
+    other = np.where(others, concepts[:, shown], 0).sum(1) / np.maximum(1, others.sum(1))
+    return (concepts[np.arange(len(shown)), shown] - other).astype(float)
+
+
 def _rows(cases: Sequence[Case]) -> tuple[list[int], list[int]]:
     return [case.target for case in cases], [case.reference for case in cases]
 
 
 def measure_ceilings(settings: StudySettings, subjects: Subjects) -> dict[str, Any]:
-    """The same reading of real pictures of what is asked for, and of their reconstructions by the VQGAN, by kind."""
+    """The same reading of real pictures of what is asked for, of their reconstructions by the VQGAN, by kind, and of
+    textures as they are; read anew only where something they depend on has changed."""
+    file, counts = settings.out / CEILINGS, {kind: len(cases) for kind, cases in subjects.cases.items()}
+    read_with = files_sha256([_judge(settings), settings.work / "pictures" / "pictures.json"])
+    inputs = {"vqgan": STAGES["vqgan"].content(settings.work), "read with": read_with, "each": EACH, "counts": counts}
+    if file.exists() and (before := read_json(file, "ceilings")).get("inputs") == inputs:
+        return before["found"]
     model, found = SimpleNamespace(vqgan=Parts(settings.parts(VARIANTS[SHIPPED])).vqgan()), {}
     for kind, cases in subjects.cases.items():
         if not cases:
@@ -206,5 +238,8 @@ def measure_ceilings(settings: StudySettings, subjects: Subjects) -> dict[str, A
         again, _ = reconstruct(model, real)
         for name, pictures in (("real", real), ("through the VQGAN", again)):
             found[f"{kind}, {name}"] = reading(subjects.instruments, cases, How(cases=kind), pictures)
-    write_json(settings.out / CEILINGS, found)
+    how, cases = How(reference="texture"), subjects.cases["pair"]
+    sheets = np.stack([reference_of(subjects.instruments, case, how) for case in cases])
+    found["textures as they are"] = reading(subjects.instruments, cases, how, sheets)
+    write_json(file, {"inputs": inputs, "found": found})
     return found

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from stylear.errors import BadInput
 
 from ..output import output_folder
-from .cells import CEILINGS, Subjects, draw_cells, measure_ceilings
+from .cells import draw_cells
 from .plan import survey
 from .questions import Cell, Variant
 from .report import write_report
@@ -35,8 +35,6 @@ def run(settings: StudySettings) -> str:
         for part in ([one for one in todo if not one.of], [one for one in todo if one.of]):
             _make_all(settings, part)
         _draw_all(settings, [task.one for task in plan.cells if task.state != "done"])
-        if not (settings.out / CEILINGS).exists():
-            measure_ceilings(settings, Subjects.of(settings))
         found = write_report(settings)
     asked = (f"{letter}. {verdict}" for letter, verdict in found.items() if letter in settings.questions)
     return f"{'; '.join(asked)}\nWrote {settings.report}, with plots and pictures in {settings.report.with_suffix('')}."

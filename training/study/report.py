@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ..bars.cases import prompt_of, read
 from ..loop import write_atomically
 from ..output import provenance, read_json
-from .cells import CEILINGS, RESULT, Subjects, reference_of
-from .questions import QUESTIONS, Cell, Question
+from .cells import RESULT, Subjects, measure_ceilings, reference_of, state_of
+from .questions import QUESTIONS, Cell, Claim, Question
 from .settings import StudySettings
-from .verdicts import Tested, Values, check, figures, together
+from .verdicts import OPEN, Tested, Values, check, figures, pulled, together
 
 SHOWN = 12  # pictures of each row
 SIDE = 64
@@ -29,23 +29,28 @@ PANELS = {
     "nearest": "style nearest",
     "excess": "leak above chance",
 }
-MEASURES = ("prompt", "style", "nearest", "leak", "balance")
+MEASURES = ("prompt", "style", "nearest", "leak", "pull", "balance")
 INK, LINE, DOT = "#333333", "#dddddd", "#3b6ea5"
 
 RULE = """
-Every cell draws the same pictures with the same seeds. `prompt`: how often the judge's first guess is the concept asked
-for. `style`: how often it is the reference's style. `nearest`: how often the nearest of all styles' mean features is
-the reference's, which can tell styles never trained on too. `leak`: how often the first guess is what the reference
-shows, beside chance, which is how often it is what another picture's reference shows. `balance`: the harmonic mean of
-prompt and style. Shares have Wilson's 95 % interval, balance a bootstrapped one.
+Rows of one kind of cases draw the same pictures with the same seeds; rows told as `few` and the grid over α, β and γ
+the first {few} of them. `prompt`: how often the judge's first guess is the concept asked for. `style`: how often it is
+the reference's style. `nearest`: how often the nearest of all styles' mean features is the reference's, which can tell
+styles never trained on too. `leak`: how often the first guess is what the reference shows, beside chance, which is how
+often it is what another picture's reference shows. `pull`: how much likelier the judge finds what the reference shows
+than what other references show, in nats; it moves long before a leak is the first guess. `balance`: the harmonic mean
+of prompt and style. Shares have Wilson's 95 % interval, the others a bootstrapped one; that of `nearest` for styles
+never trained on is over styles.
 
 **The rule.** A claim says that a measure is better in one row than in others, or that it is no worse, which means by at
 most {margin:.0f} points. Leaks count above chance. Rows of the same pictures are compared picture by picture, others
 apart, by {draws} bootstrap samples to which two pictures are added, one for either side, so that no interval is empty;
 with k comparisons in a claim their intervals are of 100 − 5/k percent. The mini
 *confirms* a claim if every interval lies on the claimed side, *contradicts* it if one lies wholly on the other, and
-otherwise *cannot tell*. A question's verdict: contradicts if one of its claims is contradicted, confirms if all are
-confirmed. One training stands behind each variant, so intervals are of pictures drawn, not of trainings.
+otherwise *cannot tell*. A question's verdict is that of the paper's claims, or of ours where it makes none: contradicts
+if one of them is contradicted, confirms if all are confirmed. With many claims one may fail by chance. `pull` was added
+when leaks turned out to be too few to compare, so no claim is about it; beside each claim about leaks stands how much
+less pull there is. One training stands behind each variant, so intervals are of pictures drawn, not of trainings.
 """.strip()
 
 
@@ -67,7 +72,9 @@ def write_report(settings: StudySettings) -> dict[str, str]:
         scored = {name: figures(values, settings.draws) for name, values in rows.items()}
         plot(scored, folder / f"{letter}_plot.png")
         pictures(settings, subjects, question, folder / f"{letter}_pictures.png")
-        parts.append(_section(question, rows, scored, tested, found[letter], folder.name, remarks.get(letter)))
+        less = {claim: _less_pull(claim, rows, settings.draws) for claim in question.claims}
+        told = (rows, scored, tested, less, found[letter], folder.name, remarks.get(letter))
+        parts.append(_section(question, subjects.instruments.judge.style_names, *told))
     text = _head(settings, subjects, found) + "\n\n" + "\n\n".join(parts) + "\n"
     write_atomically(page, lambda draft: draft.write_text(text, encoding="utf-8"))
     return found
@@ -83,15 +90,17 @@ def read_remarks(file: Path) -> dict[str, str]:
 
 
 def _values(settings: StudySettings, question: Question) -> dict[str, Values]:
+    """Of the rows that are drawn, by what is there now."""
     files = {name: settings.folder(cell) / RESULT for name, cell in question.rows.items()}
-    return {name: Values.of(read_json(file, "result")) for name, file in files.items() if file.exists()}
+    made = [name for name, file in files.items() if file.exists() and state_of(settings, question.rows[name]) == "done"]
+    return {name: Values.of(read_json(files[name], "result")) for name in made}
 
 
 def _head(settings: StudySettings, subjects: Subjects, found: Mapping[str, str]) -> str:
-    made, ceilings = provenance(), read_json(settings.out / CEILINGS, "ceilings")
+    made, ceilings = provenance(), measure_ceilings(settings, subjects)
     scored = {name: figures(Values.of(one), settings.draws) for name, one in ceilings.items()}
     verdicts = [
-        f"| [{letter}](#{_anchor(letter, q)}) | {q.title} | {q.paper} | **{found[letter]}** |"
+        f"| [{letter}](#{_anchor(letter, q)}) | {q.title} | {q.paper} | **{found[letter]}**{_whose(q)} |"
         for letter, q in QUESTIONS.items()
         if letter in found
     ]
@@ -101,9 +110,11 @@ def _head(settings: StudySettings, subjects: Subjects, found: Mapping[str, str])
         "",
         "Nine questions to the bundled mini, asked by `python -m training study` "
         "([study.yaml](../training/configs/study.yaml)), which writes this page; `--question b` asks one alone. "
-        f"Made with stylear {made['stylear']}, torch {made['torch']}: {settings.steps} steps of {settings.batch} for "
-        f"each variant, {settings.pictures} pictures at most in each cell. What a toy domain of centred objects says "
-        "about the paper's pictures is little; what it says about the mechanism is below.",
+        f"Made with stylear {made['stylear']}, torch {made['torch']}. Questions b, d, e, f and h draw with the mini's "
+        f"own adapter{_long(settings)}; a, c, g and i compare variants of its recipe that were trained for "
+        f"{settings.steps} steps of {settings.batch} pictures. {settings.pictures} pictures at most in each cell. What "
+        "a toy domain of centred objects says about the paper's pictures is little; what it says about the mechanism "
+        "is below.",
         "",
         "| | question | what the paper says | the mini |",
         "|---|---|---|---|",
@@ -111,12 +122,30 @@ def _head(settings: StudySettings, subjects: Subjects, found: Mapping[str, str])
         "",
         "## How it is measured",
         "",
-        RULE.format(margin=100 * margin, draws=settings.draws),
+        RULE.format(margin=100 * margin, draws=settings.draws, few=settings.few),
         "",
-        "Ceilings: the same reading of real pictures of what is asked for, never trained on.",
+        "Real pictures, read the same way: of what is asked for, never trained on.",
         "",
         table(scored, MEASURES[:3]),
     ])  # fmt: skip
+
+
+def _long(settings: StudySettings) -> str:
+    """How long the adapter of the work folder was trained, if it says so."""
+    steps = read_json(settings.work / "adapter" / "summary.json", "summary").get("steps")
+    return "" if steps is None else f", of {steps} steps"
+
+
+def _whose(question: Question) -> str:
+    return ", of claims that are ours" if all(claim.ours for claim in question.claims) else ""
+
+
+def _less_pull(claim: Claim, rows: Mapping[str, Values], draws: int) -> dict[str, tuple[float, float, float]]:
+    """For each row that a claim about leaks compares with, how much less pull there is, in nats."""
+    if claim.measure != "leak":
+        return {}
+    less = {other: pulled(rows[claim.better], rows[other], draws) for other in claim.others}
+    return {other: one for other, one in less.items() if one}
 
 
 def _anchor(letter: str, question: Question) -> str:
@@ -125,9 +154,11 @@ def _anchor(letter: str, question: Question) -> str:
 
 def _section(
     question: Question,
+    styles: Sequence[str],
     rows: Mapping[str, Values],
     scored: Mapping[str, dict],
     tested: Sequence[Tested],
+    less_pull: Mapping[Claim, dict],
     verdict: str,
     folder: str,
     remarks: str | None,
@@ -137,10 +168,12 @@ def _section(
         f"## {letter}. {question.title}", "",
         f"`python -m training study --question {letter}`", "",
         f"The paper: {question.paper}", "",
-        f"**Verdict: the mini {verdict}{'' if verdict.endswith('tell') else ' it'}.**", "",
-        *(_claim(one) for one in tested), "",
+        *([f"Mind: {question.limit}", ""] if question.limit else []),
+        f"**Verdict: the mini {verdict}{_of(question, verdict)}.**", "",
+        *(_claim(one, less_pull[one.claim]) for one in tested), "",
         table(scored), "",
         *best_of_grid(scored),
+        *by_style(rows, styles),
         f"![Figures with intervals]({folder}/{letter}_plot.png)", "",
         f"![Pictures, row by row]({folder}/{letter}_pictures.png)",
     ]  # fmt: skip
@@ -160,19 +193,46 @@ def best_of_grid(scored: Mapping[str, Mapping[str, tuple]]) -> list[str]:
     return [told, ""]
 
 
-def _claim(one: Tested) -> str:
-    told = []
+def by_style(rows: Mapping[str, Values], styles: Sequence[str]) -> list[str]:
+    """A line for each row of styles never trained on: which of them came through how often; nothing without any."""
+    lines = []
+    for name, values in rows.items():
+        if values.cases == "unseen":
+            each = [(styles[style], values.nearest[values.wanted == style]) for style in np.unique(values.wanted)]
+            ordered = sorted(each, key=lambda one: -one[1].mean())
+            told = ", ".join(f"{style} {int(hits.sum())} of {len(hits)}" for style, hits in ordered)
+            lines += [f"Nearest, {name}: {told}.", ""]
+    return lines
+
+
+def _of(question: Question, verdict: str) -> str:
+    if _whose(question):
+        return (
+            ", of claims that are ours: the paper makes none"
+            if verdict == OPEN
+            else " claims that are ours: the paper makes none"
+        )
+    return "" if verdict == OPEN else " the paper"
+
+
+def _claim(one: Tested, less_pull: Mapping[str, tuple[float, float, float]]) -> str:
+    told, pulls = [], []
     for other, (value, low, high) in one.differences.items():
         against = "" if len(one.differences) == 1 else f"against {other} "
         told.append(f"{against}{_points(value)} ({_points(low)} … {_points(high)})")
-    return f"- {one.claim.told} ({one.claim.measure}): **{one.verdict}**, {'; '.join(told)} points."
+        if other in less_pull:
+            value, low, high = less_pull[other]
+            pulls.append(f"{against}{value:+.2f} ({low:+.2f} … {high:+.2f})")
+    nats = f" Less pull: {'; '.join(pulls)} nats." if pulls else ""
+    ours = "; ours" if one.claim.ours else ""
+    return f"- {one.claim.told} ({one.claim.measure}{ours}): **{one.verdict}**, {'; '.join(told)} points.{nats}"
 
 
 def table(scored: Mapping[str, Mapping[str, tuple]], measures: Sequence[str] = MEASURES) -> str:
     """Rows of figures as Markdown."""
     lines = [f"| | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
     for name, found in scored.items():
-        cells = [_told(found.get(measure)) for measure in measures]
+        cells = [(_nats if measure == "pull" else _told)(found.get(measure)) for measure in measures]
         if "leak" in measures and "leak" in found:
             cells[measures.index("leak")] += f", chance {100 * (found['leak'][0] - found['excess'][0]):.1f}"
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -185,6 +245,13 @@ def _told(figure: tuple[float, float | None, float | None] | None) -> str:
     value, low, high = figure
     spread = "" if low is None else f" ({100 * low:.0f} … {100 * high:.0f})"
     return f"{100 * value:.1f} %{spread}"
+
+
+def _nats(figure: tuple[float, float | None, float | None] | None) -> str:
+    if figure is None:
+        return "–"
+    value, low, high = figure
+    return f"{value:+.2f}" + ("" if low is None else f" ({low:+.2f} … {high:+.2f})")
 
 
 def _points(value: float) -> str:

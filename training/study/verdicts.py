@@ -1,7 +1,7 @@
 """From what the judge read to figures with intervals, and from intervals to verdicts, by one rule."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ LEVEL = 5.0  # percent of intervals that may miss the truth, of all comparisons 
 class Values:
     """Of each picture of a cell, float64 [n]: prompt, style and nearest as 0 or 1; leak, and what of it is chance.
 
-    `leak` and `chance` are empty where the references show nothing. `cases`: their kind; cells of one kind have the
-    same pictures to draw, in the same order. `styles`: how many there are.
+    `leak`, `chance` and `pull`, in nats, are empty where the references show nothing. `cases`: their kind; cells of one
+    kind have the same pictures to draw, in the same order. `styles`: how many there are; `wanted`: which, int64 [n].
     """
 
     cases: str
@@ -30,18 +30,22 @@ class Values:
     nearest: np.ndarray
     leak: np.ndarray
     chance: np.ndarray
+    pull: np.ndarray = field(default_factory=lambda: np.empty(0))
+    wanted: np.ndarray = field(default_factory=lambda: np.empty(0, int))
 
     @classmethod
     def of(cls, reading: Mapping[str, Any]) -> "Values":
         """From what `cells.reading` returned."""
         read = {name: np.array(value) for name, value in reading["read"].items()}
         asked, style = np.array(reading["asked"]), np.array(reading["style"])
-        leak = chance = np.empty(0)
+        leak = chance = pull = np.empty(0)
         if reading["shown"] is not None:
             leak = (read["concept"] == np.array(reading["shown"])).astype(float)
             chance = chance_of(read["concept"], np.array(reading["shown"]), asked)
+            pull = np.array(reading["pull"])
         right = [read["concept"] == asked, read["style"] == style, read["nearest"] == style]
-        return cls(reading["cases"], reading["styles"], *(one.astype(float) for one in right), leak, chance)
+        shares = [one.astype(float) for one in right]
+        return cls(reading["cases"], reading["styles"], *shares, leak, chance, pull, style)
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -74,7 +78,8 @@ def chance_of(read: np.ndarray, shown: np.ndarray, asked: np.ndarray) -> np.ndar
 def figures(values: Values, draws: int) -> dict[str, tuple[float, float | None, float | None]]:
     """Each measure that there is, with its 95 % interval: Wilson's of shares, bootstrapped of balance.
 
-    `excess`: leak above chance. Styles never trained on have no `style`, which the judge cannot name, and no balance.
+    `excess`: leak above chance. `pull`: in nats, bootstrapped. Styles never trained on have no `style`, which the judge
+    cannot name, and no balance; being few, they are what `nearest` is bootstrapped over.
     """
     named = ("prompt", "nearest", "leak") if values.cases == "unseen" else ("prompt", "style", "nearest", "leak")
     found = {}
@@ -83,6 +88,11 @@ def figures(values: Values, draws: int) -> dict[str, tuple[float, float | None, 
             found[name] = float(shares.mean()), *wilson(int(shares.sum()), len(shares))
     if "leak" in found:
         found["excess"] = tuple(x - float(values.chance.mean()) for x in found["leak"])
+    if len(values.pull):
+        found["pull"] = float(values.pull.mean()), *interval(lambda rows: values.pull[rows].mean(1), len(values), draws)
+    if values.cases == "unseen":
+        spread = np.percentile(values.mean("nearest", _rows(values, draws, 0)), (2.5, 97.5))
+        found["nearest"] = found["nearest"][0], *map(float, spread)
     if "style" in found:
         spread = interval(lambda rows: values.mean("balance", rows), len(values), draws)
         found["balance"] = float(values.mean("balance", np.arange(len(values))[None])[0]), *spread
@@ -132,11 +142,42 @@ def _difference(measure: str, one: Values, other: Values | None, draws: int) -> 
     if paired:
         one, other = one.first(counts[0]), other.first(counts[0])
     widened = one.with_two_more((1.0, 0.0)), other and other.with_two_more((0.0, 1.0))
-    drawn = [resampled(count + 2, draws, seed) for count, seed in zip(counts, seeds, strict=True)]
+    drawn = [one and _rows(one, draws, seed) for one, seed in zip(widened, seeds, strict=True)]
     return float(found[0]), better(*widened, drawn)
 
 
+def _rows(values: Values, draws: int, seed: int) -> np.ndarray:
+    """Which pictures bootstrap samples have, int64 [draws, n]; of styles never trained on, which are few, whole styles.
+
+    The made-up pictures, which `wanted` does not know, are drawn by themselves then.
+    """
+    count, known = len(values), len(values.wanted)
+    if values.cases != "unseen" or not known:
+        return resampled(count, draws, seed)
+    own = [np.flatnonzero(values.wanted == style) for style in np.unique(values.wanted)]
+    least = min(map(len, own))
+    blocks = np.stack([one[:least] for one in own])
+    rows = blocks[resampled(len(own), draws, seed)].reshape(draws, -1)
+    made_up = known + resampled(count - known, draws, seed + 1) if count > known else np.empty((draws, 0), int)
+    return np.concatenate([rows, made_up], axis=1)
+
+
+def pulled(one: Values, other: Values, draws: int) -> tuple[float, float, float] | None:
+    """How much less `pull` there is in one cell than in another, nats, with its 95 % interval; None without any."""
+    if not (len(one.pull) and len(other.pull)):
+        return None
+    if one.cases == other.cases:
+        count = min(len(one), len(other))
+        less = other.pull[:count] - one.pull[:count]
+        return float(less.mean()), *interval(lambda rows: less[rows].mean(1), count, draws)
+    drawn = [values.pull[resampled(len(values), draws, k)].mean(1) for k, values in enumerate((one, other))]
+    low, high = np.percentile(drawn[1] - drawn[0], (2.5, 97.5))
+    return float(other.pull.mean() - one.pull.mean()), float(low), float(high)
+
+
 def together(tested: Sequence[Tested]) -> str:
-    """The verdict on a question: contradicts if one claim is contradicted, confirms if all are confirmed."""
-    verdicts = {one.verdict for one in tested}
+    """The verdict on a question, by the claims that are the paper's, or by ours where it has none: contradicts if one
+    is contradicted, confirms if all are confirmed."""
+    papers = [one for one in tested if not one.claim.ours]
+    verdicts = {one.verdict for one in papers or tested}
     return CONTRADICTS if CONTRADICTS in verdicts else CONFIRMS if verdicts == {CONFIRMS} else OPEN
