@@ -284,8 +284,8 @@ def test_a_sheet_has_room_for_every_row_and_label(tmp_path):
         ("reference", np.zeros((3, 64, 64, 3), np.uint8)),
         ("a rather long name", np.zeros((3, 64, 64, 3), np.uint8)),
     ]
-    report.sheet([(["a cat", "an owl", "a very long prompt"], rows)] * 2, tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as page:
+    report.sheet([(["a cat", "an owl", "a very long prompt"], rows)] * 2, tmp_path / "sheet.webp")
+    with Image.open(tmp_path / "sheet.webp") as page:
         assert page.height == 2 * (16 + 2 * 67 + 10) and page.width > 3 * 67 + 60
 
 
@@ -398,7 +398,7 @@ def test_a_question_is_answered_with_figures_a_plot_pictures_and_a_verdict(answe
     assert "## d. Does preference training help?" in page and "python -m training study --question d" in page
     assert "**Verdict: the mini " in page and "| on |" in page and "pair, through the VQGAN" in page
     assert "python -m training study --question a`" in page and not (folder / "a_plot.png").exists()
-    for name in ("d_plot.png", "d_pictures.png"):
+    for name in ("d_plot.png", "d_pictures.webp"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 60 and f"study/{name}" in page
     assert "textures as they are" in page and "| pull |" in page and "of claims that are ours" not in page
@@ -460,7 +460,7 @@ def test_variants_of_many_kinds_are_trained_and_drawn_with(made, tmp_path, monke
     assert command.run(chosen).startswith("i. ")
     assert (chosen.out / "variants" / "joint" / "run" / "base" / "model.safetensors").exists()
     assert len(list((chosen.out / "cells" / "tokens_8" / "usual" / "pictures").iterdir())) == 4
-    with Image.open(chosen.report.with_suffix("") / "i_pictures.png") as page:
+    with Image.open(chosen.report.with_suffix("") / "i_pictures.webp") as page:
         assert page.height == 4 * (16 + 10) + 67 * (4 + len(asked))  # four kinds of references
 
 

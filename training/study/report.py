@@ -71,7 +71,7 @@ def write_report(settings: StudySettings) -> dict[str, str]:
         found[letter] = together(tested)
         scored = {name: figures(values, settings.draws) for name, values in rows.items()}
         plot(scored, folder / f"{letter}_plot.png")
-        pictures(settings, subjects, question, folder / f"{letter}_pictures.png")
+        pictures(settings, subjects, question, folder / f"{letter}_pictures.webp")
         less = {claim: _less_pull(claim, rows, settings.draws) for claim in question.claims}
         told = (rows, scored, tested, less, found[letter], folder.name, remarks.get(letter))
         parts.append(_section(question, subjects.instruments.judge.style_names, *told))
@@ -175,7 +175,7 @@ def _section(
         *best_of_grid(scored),
         *by_style(rows, styles),
         f"![Figures with intervals]({folder}/{letter}_plot.png)", "",
-        f"![Pictures, row by row]({folder}/{letter}_pictures.png)",
+        f"![Pictures, row by row]({folder}/{letter}_pictures.webp)",
     ]  # fmt: skip
     return "\n".join([*lines, *(["", f"Remarks: {remarks}"] if remarks else [])])
 
@@ -288,7 +288,7 @@ def plot(scored: Mapping[str, Mapping[str, tuple]], path: Path) -> None:
 
 
 def pictures(settings: StudySettings, subjects: Subjects, question: Question, path: Path) -> None:
-    """A PNG of the first SHOWN pictures of each row below their references and prompts; of a grid, its corners."""
+    """A WebP of the first SHOWN pictures of each row below their references and prompts; of a grid, its corners."""
     blocks: dict[tuple, list[tuple[str, Cell]]] = {}
     for name, cell in question.rows.items():
         if not GRID.search(name) or _is_corner(name, question):
@@ -311,7 +311,7 @@ def _is_corner(name: str, question: Question) -> bool:
 
 
 def sheet(blocks: Sequence[tuple[list[str], list[tuple[str, np.ndarray]]]], path: Path) -> None:
-    """Write a PNG of blocks, each of prompts over rows of a label and pictures uint8 [n, 64, 64, 3]."""
+    """Write a WebP of blocks, each of prompts over rows of a label and pictures uint8 [n, 64, 64, 3]."""
     font, top, step, gap = ImageFont.truetype(FONT, 10), 16, SIDE + 3, 10
     left = 12 + max(int(font.getlength(label)) for _, rows in blocks for label, _ in rows)
     width = left + step * max(len(prompts) for prompts, _ in blocks)
@@ -330,7 +330,7 @@ def sheet(blocks: Sequence[tuple[list[str], list[tuple[str, np.ndarray]]]], path
             if k == 0:  # below the references
                 pen.line([(left, y - 2), (width - 4, y - 2)], fill="#999999")
         y += gap
-    write_atomically(path, lambda draft: page.save(draft, format="PNG", optimize=True))
+    write_atomically(path, lambda draft: page.save(draft, format="WEBP", quality=90, method=6))
 
 
 def _fitting(text: str, font: Any) -> str:
