@@ -135,6 +135,8 @@ def preset_choices() -> list[str]:
 def locate_preset(choice: str) -> str:
     """The path of a value of `preset_choices`; MissingPart if it is gone by now."""
     choices = [f"{_PRESETS}/{name}" for name in Listing()[_PRESETS]]
+    if choice == _NO_PRESET:
+        raise MissingPart("There is no preset yet: keep a style with Save Style Preset, then refresh (R).")
     return _locate(f"{_PRESETS}/{_chosen(choice, 'preset')}", choices, _PRESETS, kind="preset")
 
 

@@ -1,6 +1,7 @@
 """What comes into a node, read: a text, numbers, a picture, a mask; BadInput in the words of the input."""
 
 import unicodedata
+from reprlib import repr as short
 
 import torch
 from comfy_api.latest import io
@@ -21,7 +22,7 @@ def numbers(name: str, text: str, form: str, of: str = "numbers") -> tuple[float
     try:
         return tuple(map(float, text.split(",")))
     except ValueError as error:
-        raise BadInput(f"{name}: {text.strip()!r} is not in the form {form}. Write {of} like that.") from error
+        raise BadInput(f"{name}: {short(text.strip())} is not in the form {form}. Write {of} like that.") from error
 
 
 def settings(node: type[io.ComfyNode], **values: object) -> list[float]:

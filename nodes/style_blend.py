@@ -1,5 +1,7 @@
 """StyleBlend: several styles become one between them."""
 
+from reprlib import repr as short
+
 from comfy_api.latest import io
 
 from ..stylear.errors import BadInput
@@ -45,9 +47,11 @@ class StyleBlend(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, styles: dict | None = None, weights: str = "") -> io.NodeOutput:
+    def execute(cls, styles: dict | None = None, weights: str = "", **others) -> io.NodeOutput:
         from ..stylear.style import blend
 
+        if others:  # ComfyUI passes on every socket of this prefix that an API names
+            raise BadInput(f"There is no socket {short(min(others))}. Connect up to {_MOST} styles, from style0 on.")
         styles = {} if styles is None else styles
         if not isinstance(styles, dict):
             raise BadInput(f"styles is a {type(styles).__name__}, not sockets. Connect Style Token Encode to them.")

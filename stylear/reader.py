@@ -68,7 +68,8 @@ class StyleReader:
             package()  # first say so if Python's segment_anything is what is missing
             part = PARTS["segmenter"]
             raise MissingPart(
-                f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH.\n"
+                f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH (in "
+                "ComfyUI: segmenter of Load StyleAR).\n"
                 f"Accepted: {part.files}."
             )
         return self.segmenter.mask(image, points, box)
@@ -95,7 +96,7 @@ class StyleReader:
         if content is None and style.picture is None:
             raise BadInput("This style has no picture to cut from. Encode its picture again, or pass content.")
         if mask is not None and (points is not None or box is not None):
-            raise BadInput("Both a mask and points or a box were given. Pass one of them.")
+            raise BadInput("Both a mask and points or a box were given. Leave points and box empty, or the mask out.")
         image = to_rgb(style.picture if content is None else content, name="content")
         if mask is not None:
             return image, to_mask(mask, image.size)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec
+from itertools import islice
 from pathlib import Path
 from reprlib import repr as short
 from types import ModuleType
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .images import Picture, mask_image, to_rgb
 
+MAX_POINTS = 100  # SAM looks from each to each
 DECODER_HEADS = 8  # of every segment_anything checkpoint; weights do not tell it
 FILLS = ("white", "black", "mean")
 SALIENT_GRID = (0.25, 0.5, 0.75)
@@ -161,11 +163,14 @@ def _most_salient(masks: Tensor, iou: Tensor) -> int:
 
 
 def _check_points(points: Iterable[Sequence[float]] | None, size: tuple[int, int]) -> list[list[float]] | None:
-    """Points as [x, y, label] each, or None for none."""
+    """Points as [x, y, label] each, or None for none; of so few that SAM's attention between them stays small."""
     try:
-        rows = [[float(value) for value in point] for point in (() if points is None else points)]
+        given = islice(() if points is None else points, MAX_POINTS + 1)
+        rows = [[float(value) for value in point] for point in given]
     except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"points is {short(points)}. Give a list of (x, y) or (x, y, label) in pixels.") from error
+    if len(rows) > MAX_POINTS:
+        raise BadInput(f"There are more than {MAX_POINTS} points. Give a few, or a mask in place of them.")
     for row in rows:
         if len(row) not in (2, 3) or (len(row) == 3 and row[2] not in (0, 1)):
             raise BadInput(
@@ -195,7 +200,10 @@ def package() -> ModuleSpec:
     """Where Python's segment_anything is; MissingPart if it is not installed."""
     found = importlib.util.find_spec("segment_anything")
     if found is None:
-        raise MissingPart("Python's segment_anything is not installed. Run: pip install segment-anything")
+        raise MissingPart(
+            "Python's segment_anything is not installed. Run: "
+            f'"{sys.executable}" -m pip install segment-anything, or give a mask in place of it.'
+        )
     return found
 
 

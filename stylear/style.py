@@ -102,7 +102,10 @@ class StyleTokens:
 def check_style(style: StyleTokens, name: str = "style") -> None:
     """BadInput, calling it `name`, unless this is a style."""
     if not isinstance(style, StyleTokens):
-        raise BadInput(f"{name} is of type {type(style).__name__}, not a style. Give one encoded from a picture.")
+        raise BadInput(
+            f"{name} is of type {type(style).__name__}, not a style. Give one encoded from a "
+            "picture (in ComfyUI: connect Style Token Encode)."
+        )
 
 
 def blend(styles: Sequence[StyleTokens], weights: Sequence[float] | None = None) -> StyleTokens:
@@ -112,8 +115,10 @@ def blend(styles: Sequence[StyleTokens], weights: Sequence[float] | None = None)
     nothing, not a bit: the summands are sorted. The blend has neither features nor a picture to subtract from, so
     subtract from each before; if only one style has a weight it is that style. Raises BadInput.
     """
-    if not styles or not all(isinstance(style, StyleTokens) for style in styles):
-        raise BadInput(f"To blend are {[type(style).__name__ for style in styles]}. Connect one style or several.")
+    if not styles:
+        raise BadInput("There is no style to blend. Connect one style or several.")
+    for place, style in enumerate(styles, 1):
+        check_style(style, f"style {place} to blend")
     weights = [1.0] * len(styles) if weights is None else weights
     if len(weights) != len(styles):
         raise BadInput(f"There are {len(styles)} styles and {len(weights)} weights. Give one for each.")

@@ -93,7 +93,7 @@ class Vocabulary:
         try:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeError) as error:
-            raise BadInput(f"The prompt has characters that are not valid Unicode: {error}") from error
+            raise BadInput(f"The prompt has characters that are not valid Unicode: type it anew. ({error})") from error
         except BaseException as error:  # tokenizers ends in a bare Exception, and its panics are not even that
             if isinstance(error, Exception) or type(error).__name__ == "PanicException":
                 raise BadCheckpoint(f"The tokenizer cannot read this text: use the base model's. ({error})") from error

@@ -113,7 +113,7 @@ def test_a_subtracted_style_is_finite(model, style, alpha, beta):
 
 @hostile(
     100,
-    points=odd_values | st.lists(st.lists(st.floats(), max_size=4), max_size=2),
+    points=odd_values | st.lists(st.lists(st.floats(), max_size=4), max_size=200),
     box=odd_values | st.lists(st.floats(), max_size=5),
 )
 def test_points_and_boxes_of_any_kind_are_taken_or_refused(model, points, box):

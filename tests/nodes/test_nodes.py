@@ -101,6 +101,13 @@ def test_points_and_boxes_that_are_no_numbers_are_refused_in_their_own_words(nod
         subtract(nodes, model, **{name: text})
 
 
+def test_an_endless_text_in_place_of_numbers_is_told_in_a_few_words(nodes, model, errors):
+    for name in ("points", "box"):
+        with pytest.raises(errors.BadInput) as refused:
+            subtract(nodes, model, **{name: "x" * 1_000_000})
+        assert len(str(refused.value)) < 200
+
+
 def test_signs_of_chinese_and_japanese_keyboards_are_read_like_the_plain_ones(nodes, model, engine):
     subtract(nodes, model, points="1，2；３,４,0", box="0，0，4，4")
     call = next(call for call in engine.calls if call.method == "content_mask")
@@ -133,7 +140,7 @@ def test_style_blend_weighs_its_sockets_in_their_order(pack, extension, nodes):
     ("styles", "weights", "reason"),
     [
         ({}, "", "Connect one style or several"),
-        ({"style0": "x"}, "", "Connect one style or several"),
+        ({"style0": "x"}, "", "style 1 to blend is of type str, not a style.*connect Style Token Encode"),
         ("x", "", "styles is a str"),
         ({}, "1, much", "weights: .* is not in the form 2, 1"),
     ],
@@ -141,6 +148,11 @@ def test_style_blend_weighs_its_sockets_in_their_order(pack, extension, nodes):
 def test_style_blend_refuses_what_it_cannot_blend(nodes, errors, styles, weights, reason):
     with pytest.raises(errors.BadInput, match=reason):
         nodes["StyleBlend"].execute(styles=styles, weights=weights)
+
+
+def test_style_blend_refuses_a_socket_beyond_those_it_has(nodes, errors):
+    with pytest.raises(errors.BadInput, match="no socket 'styles.style99'. Connect up to 16 styles"):
+        nodes["StyleBlend"].execute(styles={}, **{"styles.style99": "x"})
 
 
 def test_depth_condition_takes_a_depth_map_as_it_is(comfy, nodes, model, engine):

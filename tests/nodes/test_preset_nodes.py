@@ -59,7 +59,12 @@ def test_a_strangers_name_does_not_leave_the_folder(nodes, presets, style, error
     assert not list(presets.parent.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("choice", ["../tiny/base/model.safetensors", "(none yet)", "gone.safetensors"])
+def test_without_any_preset_a_person_is_told_how_to_make_one(nodes, model, errors):
+    with pytest.raises(errors.MissingPart, match="no preset yet: keep a style with Save Style Preset"):
+        nodes["LoadStylePreset"].execute(model=model, preset="(none yet)")
+
+
+@pytest.mark.parametrize("choice", ["../tiny/base/model.safetensors", "gone.safetensors"])
 def test_a_preset_that_is_not_listed_is_not_read(nodes, presets, model, errors, choice):
     with pytest.raises(errors.MissingPart, match="models/stylear_presets"):
         nodes["LoadStylePreset"].execute(model=model, preset=choice)

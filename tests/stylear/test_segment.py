@@ -164,6 +164,13 @@ def test_a_box_that_is_not_in_the_picture_is_refused(segmenter, box):
         segmenter.mask(PICTURE, box=box)
 
 
+def test_more_points_than_memory_would_hold_are_refused_before_any_is_looked_at(segmenter):
+    many = ((1.0, 1.0) for _ in range(10**12))
+    with pytest.raises(BadInput, match="more than 100 points. Give a few, or a mask"):
+        segmenter.mask(PICTURE, points=many)
+    assert segmenter.mask(PICTURE, points=[(20, 12)] * 100).shape == PICTURE.shape[:2]
+
+
 def test_points_may_be_an_array(segmenter):
     assert torch.equal(segmenter.mask(PICTURE, points=np.array([[20, 12]])), segmenter.mask(PICTURE, points=[(20, 12)]))
 
