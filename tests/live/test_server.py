@@ -72,6 +72,8 @@ def test_each_workflow_runs_to_saved_pictures(server, graph, name):
 def test_the_second_half_of_the_preset_workflow_draws_from_what_the_first_has_kept(server):
     server.run(active("style_preset"))
     whole = json.loads((GRAPHS / "style_preset.json").read_text(encoding="utf-8"))
+    for node in ("5", "10"):
+        whole[node]["inputs"]["seed"] = 7  # as the page leaves it after a run
     assert ran(server.run(whole)) >= {"8", "9", "10", "11"}
 
 
