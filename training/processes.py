@@ -1,6 +1,11 @@
-"""This process among those that `accelerate launch` or torchrun started, with or without accelerators."""
+"""This process among those that `accelerate launch` or torchrun started, and processes of its own."""
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,3 +32,13 @@ def processes(cpu: bool = False) -> "PartialState":
 
     cpu = cpu or not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     return PartialState(cpu=cpu, timeout=LONG)
+
+
+def pool(count: int) -> ProcessPoolExecutor:
+    """So many processes for work of this one's; they end with it, however it ends, and not only once they are done."""
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    sentinel = multiprocessing.parent_process().sentinel
+    Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()

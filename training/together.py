@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 
 from stylear.errors import BadInput
 
-from .processes import LONG, left_alone
+from .processes import LONG, left_alone, pool
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt
 
@@ -31,10 +31,10 @@ def together(work: Callable[[], None], count: int) -> None:
         return
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool,
+        pool(count) as own,
     ):
         meeting = (Path(folder) / "meeting").as_uri()
-        running = [pool.submit(_join, work, meeting, rank, count) for rank in range(count)]
+        running = [own.submit(_join, work, meeting, rank, count) for rank in range(count)]
         try:
             for done in as_completed(running):
                 done.result()

@@ -1,7 +1,5 @@
 """`evaluate --model mini`: draws held-out pictures and prints one table of figures against their bars."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from ..judge import BUNDLED
 from ..metrics.clip import ClipScore
 from ..output import output_folder
 from ..parts import Parts
+from ..processes import pool
 from .cases import Case, draw, plan, prompt_of, read
 from .measure import (
     Drawn,
@@ -114,9 +113,9 @@ def _draw(model: StyleAR, tests: Instruments, cases: list[Case], settings: BarsS
     if workers < 2:
         draw(model, tests, missing, settings.out, noise=settings.noise, **_sampling(settings))
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with pool(workers) as processes:
         shares = [missing[k::workers] for k in range(workers)]
-        list(pool.map(_draw_share, [settings] * workers, shares, [k > 0 for k in range(workers)]))
+        list(processes.map(_draw_share, [settings] * workers, shares, [k > 0 for k in range(workers)]))
 
 
 def _draw_share(settings: BarsSettings, cases: list[Case], quiet: bool) -> None:

@@ -2,11 +2,10 @@
 
 import io
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from stylear.errors import BadInput, MissingPart
 from stylear.files import new_file
 
+from ..processes import pool
 from . import concepts
 from .packages import Package, fetch, read_file, read_files
 
@@ -91,8 +91,8 @@ def build_icons(
     files = {family: parts / f"{family}-{stamp}.npz" for family in pins["families"]}
     jobs = {family: (pins["families"][family], store, drawings[family], size) for family in files}
     todo = [family for family in files if not files[family].exists()]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(_draw_family, files[family], *jobs[family]): family for family in todo}
+    with pool(workers) as processes:
+        running = {processes.submit(_draw_family, files[family], *jobs[family]): family for family in todo}
         for done, future in enumerate(as_completed(running), len(files) - len(todo) + 1):
             future.result()
             if progress:

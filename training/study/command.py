@@ -1,14 +1,13 @@
 """`study`: makes the variants, draws the cells, answers the questions, writes the page."""
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 from tqdm import tqdm
 
 from stylear.errors import BadInput
 
 from ..output import output_folder
+from ..processes import pool
 from .cells import draw_cells
 from .plan import survey
 from .questions import Cell, Variant
@@ -47,7 +46,7 @@ def _make_all(settings: StudySettings, variants: Sequence[Variant]) -> None:
         for one in variants:
             make(settings, one)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as processes:
+    with pool(workers) as processes:
         list(processes.map(make, [settings] * len(variants), variants))
 
 
@@ -57,6 +56,6 @@ def _draw_all(settings: StudySettings, cells: Sequence[Cell]) -> None:
     if workers < 2:
         draw_cells(settings, ordered)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as processes:
+    with pool(workers) as processes:
         shares = [ordered[k::workers] for k in range(workers)]
         list(processes.map(draw_cells, [settings] * workers, shares, [k > 0 for k in range(workers)]))
