@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..bars.scores import wilson
-from ..metrics.table import harmonic, interval, resampled
+from ..metrics.table import INTERVAL, harmonic, interval, resampled
 from .questions import Claim
 
 CONFIRMS, CONTRADICTS, OPEN = "confirms", "contradicts", "cannot tell"
@@ -91,7 +91,7 @@ def figures(values: Values, draws: int) -> dict[str, tuple[float, float | None, 
     if len(values.pull):
         found["pull"] = float(values.pull.mean()), *interval(lambda rows: values.pull[rows].mean(1), len(values), draws)
     if values.cases == "unseen":
-        spread = np.percentile(values.mean("nearest", _rows(values, draws, 0)), (2.5, 97.5))
+        spread = np.percentile(values.mean("nearest", _rows(values, draws, 0)), INTERVAL)
         found["nearest"] = found["nearest"][0], *map(float, spread)
     if "style" in found:
         spread = interval(lambda rows: values.mean("balance", rows), len(values), draws)
@@ -171,7 +171,7 @@ def pulled(one: Values, other: Values, draws: int) -> tuple[float, float, float]
         less = other.pull[:count] - one.pull[:count]
         return float(less.mean()), *interval(lambda rows: less[rows].mean(1), count, draws)
     drawn = [values.pull[resampled(len(values), draws, k)].mean(1) for k, values in enumerate((one, other))]
-    low, high = np.percentile(drawn[1] - drawn[0], (2.5, 97.5))
+    low, high = np.percentile(drawn[1] - drawn[0], INTERVAL)
     return float(other.pull.mean() - one.pull.mean()), float(low), float(high)
 
 
