@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
         if given.command == "pretrain" and given.plan and given.stage != "all":
             parser.error("--plan is for `pretrain all`")
+        if given.command == "pretrain" and given.bundled and given.stage != "all":
+            parser.error("--bundled is for `pretrain all`")
         if given.command == "pretrain":
             _pretrain(given)
             return 0
@@ -80,11 +82,16 @@ def _pretrain(given: argparse.Namespace) -> None:
         return
     from . import whole
 
-    plan = whole.survey(given.work, given.downloads)
+    plan = whole.survey(given.work, given.downloads, bundled=given.bundled)
     say(str(plan))
-    if not given.plan:
-        whole.make(plan, given.downloads)
+    if given.plan:
+        return
+    whole.make(plan, given.downloads)
+    if not given.bundled:
         say((given.work / "check.md").read_text(encoding="utf-8"))
+        return
+    w = given.work
+    say(f"{w} holds the bundled mini and what it was trained on. Next: python -m training study work={w}")
 
 
 def _study(given: argparse.Namespace) -> list[str]:
@@ -145,6 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("mini-work"),
         help="folder for data and checkpoints (default: %(default)s)",
+    )
+    pretrain.add_argument(
+        "--bundled",
+        action="store_true",
+        help="with `all`: take the trained parts from the bundled mini and make only the data, as the study needs them",
     )
     pretrain.add_argument("--downloads", type=Path, help="folder with the drawing packages already downloaded")
     return parser

@@ -11,6 +11,7 @@ from torch import nn
 
 from stylear.errors import BadInput
 
+from .bundled import bundled_files, is_taken, take, was_taken
 from .inputs import changed_inputs
 from .loop import can_compile, cores, steps_done, training_device
 from .stages import RECORD, STAGES, Stage, run
@@ -36,6 +37,7 @@ class Cost:
 
 # Measured on two cores of an AMD EPYC with bfloat16 arithmetic, where `probe` takes PROBE seconds.
 PROBE = 0.065
+TO_TAKE = "to take from the bundled mini"
 COSTS = {
     "icons": Cost(100, disk=0.8 * GB, spread=True),
     "pictures": Cost(330, disk=2.4 * GB, spread=True),
@@ -55,7 +57,8 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """A stage and what is to be done: `state` is done, to do, begun, or else what is wrong; seconds that remain."""
+    """A stage and what is to be done: `state` is done, to do, to take (from the bundle), begun, or else what is wrong;
+    seconds that remain."""
 
     stage: Stage
     state: str
@@ -117,18 +120,25 @@ def probe(device: torch.device) -> float:
     return min(taken)
 
 
-def survey(work: Path, downloads: Path | None = None, device: torch.device | None = None) -> Plan:
-    """Look at what is there and at this machine; changes nothing."""
+def survey(
+    work: Path, downloads: Path | None = None, device: torch.device | None = None, bundled: bool = False
+) -> Plan:
+    """Look at what is there and at this machine; changes nothing.
+
+    `bundled`: what the bundled mini has is taken from it instead of being trained, and nothing is put into the bundle.
+    """
     device = device or training_device()
-    states, wrong = _states(work)
+    states, wrong = _states(work, bundled)
     pace, compiled = probe(device) / PROBE, can_compile(device)
     notes, slow = [], 1.0
     if device.type == "cpu" and not compiled:
         notes.append(f"There is no C++ compiler, so training takes about {UNCOMPILED} times as long: install g++.")
         slow = UNCOMPILED
     tasks = []
-    for name, stage in STAGES.items():
-        cost, left = COSTS[name], 0 if states[name] in ("done", *wrong.values()) else _steps_left(name, work)
+    for name in states:
+        stage = STAGES[name]
+        idle = states[name] in ("done", TO_TAKE, *wrong.values())
+        cost, left = COSTS[name], 0 if idle else _steps_left(name, work)
         host = cost.host * (2 / cores() if cost.spread else 1)
         tasks.append(Task(stage, states[name], name in wrong, left * (host + cost.device * pace * slow)))
     todo = [task for task in tasks if task.seconds]
@@ -153,20 +163,30 @@ def make(plan: Plan, downloads: Path | None = None) -> None:
     if plan.obstacles:
         raise BadInput(" ".join(plan.obstacles))
     for task in plan.tasks:
-        if task.state != "done":
+        if task.state == TO_TAKE:
+            take(task.stage.name, plan.work)
+        elif task.state != "done":
             run(task.stage.name, plan.work, downloads)
             torch.compiler.reset()  # the next one begins as if it were alone
 
 
-def _states(work: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The state of each stage, and those among them that are wrong: their product may not be used."""
+def _states(work: Path, bundled: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """The state of each stage that is asked for, and those that are wrong: their product may not be used."""
     states, wrong = {}, {}
     for name, stage in STAGES.items():
-        folder = work / name
+        if bundled and not stage.files:
+            continue
+        folder, taken = work / name, bundled and bool(bundled_files(name))
         record = folder / RECORD
         unmade = [before for before in stage.of if states[before] != "done"]
         if not stage.files or not folder.exists() or not any(folder.iterdir()):
-            states[name] = "to do"
+            states[name] = TO_TAKE if taken else "to do"
+        elif was_taken(name, work):
+            states[name] = "done" if is_taken(name, work) else TO_TAKE
+            if not bundled:
+                wrong[name] = "from the bundled mini, which --bundled takes"
+        elif taken:
+            wrong[name] = "not from the bundled mini"
         elif not record.exists():
             wrong[name] = "made of what is not known"
         elif unmade and STAGES[unmade[0]].files:

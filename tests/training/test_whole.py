@@ -6,17 +6,21 @@ import shutil
 from collections import namedtuple
 from dataclasses import replace
 
+import filelock
 import numpy as np
 import pytest
 import torch
 
 from stylear.errors import BadInput, MissingPart
-from training import stages, whole
+from training import bundled, stages, whole
 from training.__main__ import main
+from training.config import ModelPaths
 from training.data import renderers
 from training.data.icons import packages
 from training.data.pictures import build_pictures
+from training.inputs import files_sha256
 from training.loop import Schedule, fit, steps_done
+from training.parts import Parts
 from training.stages import RECORD, STAGES, Stage, run
 
 CPU = torch.device("cpu")
@@ -245,3 +249,118 @@ def test_pictures_are_made_by_worker_processes_after_the_plan_looked_at_the_styl
         build_pictures(icons, tmp_path / str(workers), workers=workers)
     alone, together = (np.load(tmp_path / str(workers) / "pictures.npy") for workers in (1, 2))
     assert np.array_equal(alone, together)
+
+
+class Copied:
+    """The mini's stages, of which those that train must not run, beside a bundle of tiny files."""
+
+    def __init__(self, work, mini, monkeypatch):
+        self.work, self.mini, self.made, self.found = work, mini, [], {}
+        monkeypatch.setattr(bundled, "MINI", mini)
+        monkeypatch.setattr(bundled, "BUNDLED", mini / "eval")
+        monkeypatch.setattr(bundled, "source_record", lambda place: {"steps": 7})
+        same = {"recipe": lambda: {"settings": 1}, "known_by": files_sha256}
+        for name, stage in STAGES.items():
+            self.found[name] = replace(stage, make=self.maker(name, stage.files), **same)
+            for source in bundled.bundled_files(name).values():
+                source.parent.mkdir(parents=True, exist_ok=True)
+                source.write_text(f"{name} {source.name}")
+        for module in (stages, whole, bundled):
+            monkeypatch.setattr(module, "STAGES", self.found)
+        monkeypatch.setattr(whole, "probe", lambda device: whole.PROBE)
+        monkeypatch.setattr(whole, "_missing_packages", lambda downloads: [])
+        monkeypatch.setattr(whole, "MEMORY", 0)
+
+    def maker(self, name, files):
+        def make(work, downloads=None):
+            self.made.append(name)
+            for file in files:
+                (work / name / file).write_text("made")
+
+        make.__name__ = name
+        return make
+
+    def make(self, **how):
+        self.made = []
+        whole.make(whole.survey(self.work, device=CPU, **how))
+        return self.made
+
+    def states(self, **how):
+        return {task.stage.name: task.state for task in whole.survey(self.work, device=CPU, **how).tasks}
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    return Copied(tmp_path / "work", tmp_path / "mini", monkeypatch)
+
+
+def test_what_is_bundled_is_taken_and_only_the_data_are_made(copied):
+    trained = ["vqgan", "clip", "sam", "base", "adapter", "judge"]
+    states = copied.states(bundled=True)
+    assert [name for name in states if states[name] == whole.TO_TAKE] == trained and not copied.work.exists()
+    assert copied.make(bundled=True) == ["icons", "pictures", "tokens", "corpus"]
+    assert set(copied.states(bundled=True).values()) == {"done"}
+    for name in trained:
+        for file, source in bundled.bundled_files(name).items():
+            assert (copied.work / name / file).read_bytes() == source.read_bytes()
+    assert json.loads((copied.work / "adapter" / "summary.json").read_text()) == {"steps": 7}
+    assert copied.make(bundled=True) == []
+
+
+def test_of_the_real_bundle_every_file_is_there_and_the_study_finds_its_parts(tmp_path):
+    for name in ("vqgan", "clip", "sam", "base", "adapter", "judge"):
+        bundled.take(name, tmp_path)
+        assert STAGES[name].is_made(tmp_path)
+    assert json.loads((tmp_path / "adapter" / "summary.json").read_text())["steps"] > 0
+    place = {name: str(tmp_path / name) for name in ("base", "adapter", "vqgan")}
+    place |= {"image_encoder": str(tmp_path / "clip"), "segmenter": str(tmp_path / "sam")}
+    assert Parts(ModelPaths(**place)).pipeline(device="cpu").untaught("a zyxwv")
+
+
+def test_a_taking_that_was_killed_is_done_again(copied):
+    copied.make(bundled=True)
+    (copied.work / "base" / "config.json").unlink()
+    assert copied.states(bundled=True)["base"] == whole.TO_TAKE
+    assert copied.make(bundled=True) == []
+    assert (copied.work / "base" / "config.json").exists()
+
+
+def test_what_was_made_of_an_earlier_bundle_is_not_used(copied):
+    copied.make(bundled=True)
+    next(iter(bundled.bundled_files("vqgan").values())).write_text("a newer bundle's")
+    with pytest.raises(BadInput, match="tokens \\(older than vqgan\\)"):
+        copied.make(bundled=True)
+
+
+def test_what_was_taken_does_not_pass_for_what_was_trained(copied):
+    copied.make(bundled=True)
+    with pytest.raises(BadInput, match=r"vqgan \(from the bundled mini, which --bundled takes\)"):
+        copied.make()
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_what_was_trained_is_not_written_over(copied, record):
+    (copied.work / "vqgan").mkdir(parents=True)
+    file = copied.work / "vqgan" / "vqgan.safetensors"
+    file.write_text("of days of work")
+    if record:
+        (copied.work / "vqgan" / RECORD).write_text('{"settings": 1}')
+    with pytest.raises(BadInput, match=r"vqgan \(not from the bundled mini\).*Move these folders away"):
+        copied.make(bundled=True)
+    with pytest.raises(BadInput, match="was not taken from the bundled mini: move it away"):
+        bundled.take("vqgan", copied.work)
+    assert file.read_text() == "of days of work"
+
+
+def test_a_stage_is_not_taken_while_another_run_writes_it(copied):
+    copied.work.mkdir()
+    with filelock.FileLock(copied.work / ".sam.lock"), pytest.raises(BadInput, match="is being written by another run"):
+        bundled.take("sam", copied.work)
+
+
+def test_the_bundled_parts_are_for_all_stages(copied, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "icons", "--bundled"])
+    assert "--bundled is for `pretrain all`" in capsys.readouterr().err
+    assert main(["pretrain", "all", "--bundled", "--work", str(copied.work)]) == 0
+    assert f"Next: python -m training study work={copied.work}" in capsys.readouterr().out

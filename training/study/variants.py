@@ -163,5 +163,6 @@ def check_stages(settings: StudySettings, variants: list[Variant]) -> None:
         if not STAGES[name].is_made(settings.work):
             raise MissingPart(
                 f"The study takes {name}, which is not in {settings.work / name}: make it first, with "
-                f"`python -m training pretrain {name}`, or give another `work`."
+                f"`python -m training pretrain {name}`, or all for the bundled mini with `all --bundled`, or give "
+                "another `work`."
             )
