@@ -123,7 +123,10 @@ class Vocabulary:
             body += self.encode(_AFTER_CONDITION + text)
         ids = (self.bos, *body, self.end_of_turn)
         if max_length is not None and len(ids) > max_length:
-            raise BadInput(f"The prompt takes {len(ids)} tokens and there is room for {max_length}: shorten it.")
+            over = len(ids) - max_length
+            raise BadInput(
+                f"The prompt is {over} tokens longer than there is room for; a word takes one or two: shorten it."
+            )
         mark = self._id(_STYLE_MARK)
         slots = tuple(place for place, token in enumerate(ids) if token == mark)[:style_tokens]
         return Prompt(ids, slots)
