@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 import training.dpo
+from stylear.checkpoint import load_adapter
 from stylear.errors import BadInput, MissingPart
 from stylear.style import StyleTokens
 from training import __main__
@@ -28,6 +29,7 @@ from training.study.cells import Subjects, mask_of, style_of, texture
 from training.study.questions import QUESTIONS, SHIPPED, VARIANTS, Cell, Claim, How, cells_of, variants_of
 from training.study.settings import StudySettings
 from training.study.verdicts import CONFIRMS, CONTRADICTS, OPEN, Values
+from training.styled import write_adapter
 
 CONCEPTS, STYLES = ["cat", "dog", "owl", "axe"], ["oil", "neon", "knit"]
 RECIPE = """
@@ -428,6 +430,51 @@ def test_what_was_drawn_of_other_things_is_left_out_of_the_page(answered):
     assert "Not drawn yet: `python -m training study --question d`" in chosen.report.read_text()
     inputs.write_text(before)
     assert list(report.write_report(chosen)) == ["d"]
+
+
+def elsewhere(answered, tmp_path, **changes):
+    """The study of `answered`, with the page it wrote, in a folder where nothing was drawn."""
+    chosen = answered[0]
+    page = tmp_path / "docs" / "study.md"
+    page.parent.mkdir()
+    page.write_text(chosen.report.read_text())
+    remarks = {"remarks": tmp_path / "docs" / "remarks.md"}
+    return chosen.model_copy(update={"out": tmp_path / "out", "report": page} | remarks | changes)
+
+
+def test_an_answer_of_the_same_mini_stays_on_the_page_where_it_is_not_drawn(answered, tmp_path):
+    report.write_report(answered[0])
+    there = elsewhere(answered, tmp_path)
+    before = there.report.read_text()
+    verdicts = report.write_report(there)
+    assert list(verdicts) == ["d"] and there.report.read_text() == before
+    there.remarks.write_text("## d\nAnother look at it.\n")
+    report.write_report(there)
+    text = there.report.read_text()
+    assert text.count("Remarks:") == 1 and "Remarks: Another look at it.\n\n## e" in text
+
+
+@pytest.mark.parametrize("changes", [{"steps": 3}, {"pictures": 3}, {"seed": 1}])
+def test_an_answer_of_another_study_does_not_stay(answered, tmp_path, changes):
+    report.write_report(answered[0])
+    there = elsewhere(answered, tmp_path, **changes)
+    assert report.write_report(there) == {}
+    assert "**Verdict" not in there.report.read_text()
+
+
+def test_an_answer_of_another_mini_does_not_stay_and_of_its_half_precision_does(answered, made, tmp_path):
+    report.write_report(answered[0])
+    work = shutil.copytree(made / "work", tmp_path / "work")
+    folder = work / "adapter" / "adapter"
+    lora, resampler = load_adapter(folder)
+    for file in folder.iterdir():
+        file.unlink()
+    write_adapter(folder, lora, resampler.state_dict(), {}, torch.float16)
+    there = elsewhere(answered, tmp_path, work=work)
+    assert list(report.write_report(there)) == ["d"]
+    lora[next(iter(lora))] += 1
+    write_adapter(folder, lora, resampler.state_dict(), {}, torch.float16)
+    assert report.write_report(there) == {}
 
 
 def test_real_pictures_are_read_again_only_after_what_they_are_read_with_has_changed(answered, monkeypatch):

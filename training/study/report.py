@@ -1,5 +1,7 @@
 """Writes the page: for each question its command, table, plot, pictures, verdict and a person's remarks."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +13,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from stylear.checkpoint import load_adapter
+
 from ..bars.cases import prompt_of, read
 from ..loop import write_atomically
 from ..output import provenance, read_json
-from .cells import RESULT, Subjects, measure_ceilings, reference_of, state_of
-from .questions import QUESTIONS, Cell, Claim, Question
+from ..stages import STAGES
+from .cells import INPUTS, RESULT, Subjects, measure_ceilings, reference_of, state_of
+from .questions import QUESTIONS, SHIPPED, VARIANTS, Cell, Claim, Question
 from .settings import StudySettings
-from .verdicts import OPEN, Tested, Values, check, figures, pulled, together
+from .verdicts import CONFIRMS, CONTRADICTS, OPEN, Tested, Values, check, figures, pulled, together
 
 SHOWN = 12  # pictures of each row
 SIDE = 64
@@ -30,6 +35,8 @@ PANELS = {
     "excess": "leak above chance",
 }
 MEASURES = ("prompt", "style", "nearest", "leak", "pull", "balance")
+STAMP = "<!-- of {} -->"  # the last line of the page
+VERDICT = re.compile(rf"\*\*Verdict: the mini ({CONFIRMS}|{CONTRADICTS}|{OPEN})")
 INK, LINE, DOT = "#333333", "#dddddd", "#3b6ea5"
 
 RULE = """
@@ -55,14 +62,23 @@ less pull there is. One training stands behind each variant, so intervals are of
 
 
 def write_report(settings: StudySettings) -> dict[str, str]:
-    """Write the page, its plots and pictures from all results there are; returns the verdict of each question."""
+    """Write the page, its plots and pictures from all results there are; returns the verdict of each question.
+
+    An answer that the page already has, of a question that is not drawn here, stays if it is of the same mini, as much
+    trained and drawn: so a study that was begun elsewhere goes on.
+    """
     subjects, page = Subjects.of(settings), settings.report
-    folder = page.with_suffix("")
+    folder, stamp = page.with_suffix(""), stamp_of(settings)
     found, remarks = {}, read_remarks(settings.remarks)
+    before = read_answers(page, stamp)
     parts: list[str] = []
     for letter, question in QUESTIONS.items():
         rows = _values(settings, question)
         if not all(name in rows for name in question.rows):
+            if letter in before and not _is_stale(settings, question):
+                found[letter], text, told = before[letter]
+                parts.append("\n".join([text, *_remarks(remarks.get(letter) or told)]))
+                continue
             parts.append(
                 f"## {letter}. {question.title}\n\nNot drawn yet: `python -m training study --question {letter}`."
             )
@@ -75,9 +91,43 @@ def write_report(settings: StudySettings) -> dict[str, str]:
         less = {claim: _less_pull(claim, rows, settings.draws) for claim in question.claims}
         told = (rows, scored, tested, less, found[letter], folder.name, remarks.get(letter))
         parts.append(_section(question, subjects.instruments.judge.style_names, *told))
-    text = _head(settings, subjects, found) + "\n\n" + "\n\n".join(parts) + "\n"
+    text = "\n\n".join([_head(settings, subjects, found), *parts, STAMP.format(stamp)]) + "\n"
     write_atomically(page, lambda draft: draft.write_text(text, encoding="utf-8"))
     return found
+
+
+def stamp_of(settings: StudySettings) -> str:
+    """What tells the answers of one mini, as much trained and drawn, from others: a hash, the same for an adapter and
+    its bundled half precision."""
+    s, digest = settings, hashlib.sha256()
+    parts = {name: STAGES[name].content(s.work) for name in ("base", "vqgan", "clip", "sam", "judge")}
+    counts = {name: getattr(s, name) for name in ("steps", "batch", "seed", "cases", "preference_steps", "pictures")}
+    digest.update(json.dumps({**parts, **counts, "few": s.few, "first_seed": s.first_seed}).encode())
+    lora, resampler = load_adapter(s.parts(VARIANTS[SHIPPED]).adapter)
+    for name, value in sorted({**lora, **resampler.state_dict()}.items()):
+        digest.update(name.encode() + value.half().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_answers(page: Path, stamp: str) -> dict[str, tuple[str, str, str]]:
+    """Verdict, section and remarks of each question that a page answers; none of a page with another stamp."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    if STAMP.format(stamp) not in text:
+        return {}
+    body = text.rpartition(STAMP.format(stamp))[0]
+    parts = re.split(r"^(?=## [a-i]\. )", body, flags=re.MULTILINE)[1:]
+    answers = {}
+    for part in parts:
+        if verdict := VERDICT.search(part):
+            section, _, told = part.strip().partition("\n\nRemarks: ")
+            answers[part[3]] = verdict[1], section, told
+    return answers
+
+
+def _is_stale(settings: StudySettings, question: Question) -> bool:
+    """Whether a row of a question was drawn here, of other things than there are now."""
+    begun = (cell for cell in question.rows.values() if (settings.folder(cell) / INPUTS).exists())
+    return any(state_of(settings, cell).startswith("of another") for cell in begun)
 
 
 def read_remarks(file: Path) -> dict[str, str]:
@@ -177,7 +227,11 @@ def _section(
         f"![Figures with intervals]({folder}/{letter}_plot.png)", "",
         f"![Pictures, row by row]({folder}/{letter}_pictures.webp)",
     ]  # fmt: skip
-    return "\n".join([*lines, *(["", f"Remarks: {remarks}"] if remarks else [])])
+    return "\n".join([*lines, *_remarks(remarks)])
+
+
+def _remarks(text: str | None) -> list[str]:
+    return ["", f"Remarks: {text}"] if text else []
 
 
 def best_of_grid(scored: Mapping[str, Mapping[str, tuple]]) -> list[str]:
