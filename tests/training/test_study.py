@@ -24,7 +24,7 @@ from training.config import CONFIGS, describe, read_settings
 from training.instruments import Instruments
 from training.judge import Judge, save_judge
 from training.judges import Scores, Verdict
-from training.study import cells, command, plan, report, variants, verdicts
+from training.study import cells, command, illustrations, plan, report, variants, verdicts
 from training.study.cells import Subjects, mask_of, style_of, texture
 from training.study.questions import QUESTIONS, SHIPPED, VARIANTS, Cell, Claim, How, cells_of, variants_of
 from training.study.settings import StudySettings
@@ -286,7 +286,7 @@ def test_a_sheet_has_room_for_every_row_and_label(tmp_path):
         ("reference", np.zeros((3, 64, 64, 3), np.uint8)),
         ("a rather long name", np.zeros((3, 64, 64, 3), np.uint8)),
     ]
-    report.sheet([(["a cat", "an owl", "a very long prompt"], rows)] * 2, tmp_path / "sheet.webp")
+    illustrations.sheet([(["a cat", "an owl", "a very long prompt"], rows)] * 2, tmp_path / "sheet.webp")
     with Image.open(tmp_path / "sheet.webp") as page:
         assert page.height == 2 * (16 + 2 * 67 + 10) and page.width > 3 * 67 + 60
 
@@ -300,7 +300,7 @@ def test_the_best_of_a_grid_is_named_with_how_many_may_be_as_good():
 
 
 def test_the_grids_page_shows_its_corners():
-    shown = [name for name in QUESTIONS["b"].rows if "α" in name and report._is_corner(name, QUESTIONS["b"])]
+    shown = [name for name in QUESTIONS["b"].rows if "α" in name and illustrations._is_corner(name, QUESTIONS["b"])]
     assert len(shown) == 8 and "α 0.0 β 1.2 γ 0.3" in shown
 
 
