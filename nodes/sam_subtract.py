@@ -7,7 +7,7 @@ from . import host, inputs, running, sockets
 
 
 class SAMSubtract(io.ComfyNode):
-    """Cuts the subject out with segment anything and subtracts its features (paper section 3.3)."""
+    """Cuts the subject out with Segment Anything and subtracts its features (paper section 3.3)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -16,7 +16,7 @@ class SAMSubtract(io.ComfyNode):
             display_name="SAM Subtract",
             category="StyleAR",
             description=(
-                "Keeps the subject of the reference out of your pictures. segment anything finds it by "
+                "Keeps the subject of the reference out of your pictures. Segment Anything finds it by "
                 "itself; help it with a point or a box, or connect a mask made elsewhere. Look at the mask "
                 "output: it should cover what must not come along. SAM Subtract first, then Noise Inject; to "
                 "take out several things use one mask or several points, as a second SAM Subtract starts anew."

@@ -121,7 +121,7 @@ def blend(styles: Sequence[StyleTokens], weights: Sequence[float] | None = None)
         check_style(style, f"style {place} to blend")
     weights = [1.0] * len(styles) if weights is None else weights
     if len(weights) != len(styles):
-        raise BadInput(f"There are {len(styles)} styles and {len(weights)} weights. Give one for each.")
+        raise BadInput(f"Give a weight for each style: there are {len(styles)} of these and {len(weights)} in weights.")
     weights = [number("A weight", weight, 0, MAX_SETTING) for weight in weights]
     kept = [(weight, style) for weight, style in zip(weights, styles, strict=True) if weight]
     if not kept:

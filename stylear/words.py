@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from reprlib import repr as short
 
 SHOWN = 5
 
@@ -17,7 +16,7 @@ def untaught(prompt: str, words: Sequence[str]) -> str | None:
     if any(run in known for run in runs):
         return None
     some = ", ".join(words[:: max(1, len(words) // SHOWN)][:SHOWN])
-    return f"This model was taught {len(words)} words and none of {short(prompt)}: try one it knows, such as {some}."
+    return f"This model was taught none of these words. Try one of its {len(words)}, say {some}."
 
 
 def _parts(text: str) -> list[str]:

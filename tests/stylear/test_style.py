@@ -206,7 +206,7 @@ def test_a_style_that_alone_has_a_weight_is_the_blend_and_keeps_what_it_has(styl
     ("tokens", "weights", "reason"),
     [
         ([], None, "Connect one style or several"),
-        ([TOKENS, TOKENS], [1], "2 styles and 1 weights"),
+        ([TOKENS, TOKENS], [1], "there are 2 of these and 1 in weights"),
         ([TOKENS, TOKENS], [0, 0], "All weights are 0"),
         ([TOKENS, TOKENS], [1, -1], "A weight is -1"),
         ([TOKENS, TOKENS], [1, float("nan")], "A weight is nan"),
