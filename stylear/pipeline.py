@@ -119,7 +119,8 @@ class StyleAR(StyleReader):
         size, words = trained_size(base), trained_words(base)
         beside = base.folder
         adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
-        segmenter = segmenter or (beside if holds("segmenter", beside) and can_segment() else None)
+        found = beside if not segmenter and holds("segmenter", beside) else None
+        segmenter = segmenter or (found if can_segment() else None)
         lora, resampler = load_adapter(adapter, is_merged(base))
         decoder, vocabulary = load_base(base, dtype, lora, tokenizer_place=find("vqgan", vqgan).path)
         parts = [decoder, resampler, load_vqgan(vqgan), load_image_encoder(image_encoder)]
@@ -132,7 +133,7 @@ class StyleAR(StyleReader):
         if compile:
             decoder.compile_passes()
         model = cls(decoder, vocabulary, resampler, *others, size=size, words=words)
-        model.quantized = quantize
+        model.quantized, model.segmenter_left = quantize, bool(found and not segmenter)
         return model
 
     @property

@@ -18,12 +18,14 @@ from .style import StyleTokens, check_style, enhance, resample
 class StyleReader:
     """What turns pictures into styles; `StyleAR` is one that also draws.
 
-    Attributes: `image_encoder`, `resampler`, `segmenter` (or None), `size` (pixels of a side of the empty sheet).
+    Attributes: `image_encoder`, `resampler`, `segmenter` (or None), `segmenter_left` (whether there is one that was
+    left out because Python's segment_anything was not installed), `size` (pixels of a side of the empty sheet).
     """
 
     image_encoder: ImageEncoder
     resampler: Resampler
     segmenter: Segmenter | None
+    segmenter_left: bool = False
     size: int
 
     def encode_style(self, image: Picture, region: Picture | None = None) -> StyleTokens:
@@ -66,6 +68,11 @@ class StyleReader:
         """
         if self.segmenter is None:
             package()  # first say so if Python's segment_anything is what is missing
+            if self.segmenter_left:
+                raise MissingPart(
+                    "Python's segment_anything was installed after this model was loaded: load it again (in ComfyUI: "
+                    "restart ComfyUI)."
+                )
             part = PARTS["segmenter"]
             raise MissingPart(
                 f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH (in "

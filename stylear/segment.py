@@ -202,7 +202,8 @@ def package() -> ModuleSpec:
     if found is None:
         raise MissingPart(
             "Python's segment_anything is not installed. Run: "
-            f'"{sys.executable}" -m pip install segment-anything, or give a mask in place of it.'
+            f'"{sys.executable}" -m pip install segment-anything, and load the model again (in ComfyUI: restart '
+            "ComfyUI), or give a mask in place of it."
         )
     return found
 

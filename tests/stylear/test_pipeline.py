@@ -296,7 +296,10 @@ def test_without_segment_anything_a_model_does_all_but_segment(model, style, tmp
     monkeypatch.setattr("stylear.segment.importlib.util.find_spec", lambda name: None)
     bare = StyleAR.load(folder, device="cpu")
     assert torch.equal(bare.generate("a cat", style), model.generate("a cat", style))
-    with pytest.raises(MissingPart, match="pip install segment-anything"):
+    with pytest.raises(MissingPart, match="pip install segment-anything, and load the model again"):
+        bare.subtract(bare.encode_style(OTHER))
+    monkeypatch.undo()
+    with pytest.raises(MissingPart, match="was installed after this model was loaded: load it again"):
         bare.subtract(bare.encode_style(OTHER))
 
 
