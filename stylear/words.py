@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-SHOWN = 5
+SHOWN = 3
 
 
 def untaught(prompt: str, words: Sequence[str]) -> str | None:
@@ -16,7 +16,7 @@ def untaught(prompt: str, words: Sequence[str]) -> str | None:
     if any(run in known for run in runs):
         return None
     some = ", ".join(words[:: max(1, len(words) // SHOWN)][:SHOWN])
-    return f"This model was taught none of these words. Try one of its {len(words)}, say {some}."
+    return f"This model knows no word of this. Try one of its {len(words)}: {some}."
 
 
 def _parts(text: str) -> list[str]:

@@ -3,20 +3,17 @@
 import shutil
 from pathlib import Path
 
-import filelock
-
 from stylear.checkpoint import Place
 from stylear.errors import BadInput
 
 from .bundle import PARTS
 from .export import source_record
-from .inputs import files_sha256
+from .inputs import files_sha256, read_inputs
 from .judge import BUNDLED
 from .loop import write_atomically
-from .output import read_json, write_json
-from .stages import MINI, RECORD, STAGES
+from .output import write_json
+from .stages import MINI, RECORD, STAGES, TAKEN, alone, was_taken
 
-TAKEN = "bundled"  # in a stage's record: what tells the files that were put there
 STEPS = "summary.json"  # of the adapter: how long it was trained
 
 
@@ -34,32 +31,22 @@ def bundled_files(name: str) -> dict[str, Path]:
 
 def is_taken(name: str, work: Path) -> bool:
     """Whether a stage's folder holds what the bundle has now."""
-    record, files = work / name / RECORD, bundled_files(name)
-    if not (record.exists() and STAGES[name].is_made(work)):
+    files = bundled_files(name)
+    if not STAGES[name].is_made(work):
         return False
-    told = files_sha256(files.values())
-    return read_json(record).get(TAKEN) == told == files_sha256(work / name / file for file in files)
-
-
-def was_taken(name: str, work: Path) -> bool:
-    """Whether a stage's folder was filled out of a bundle, of now or of before."""
-    record = work / name / RECORD
-    return record.exists() and TAKEN in read_json(record)
+    told, there = files_sha256(files.values()), files_sha256(work / name / file for file in files)
+    return read_inputs(work / name / RECORD).get(TAKEN) == told == there
 
 
 def take(name: str, work: Path) -> None:
     """Copy a stage's product out of the bundle. BadInput where its folder holds anything else, or is in use."""
     folder, files = work / name, bundled_files(name)
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(work / f".{name}.lock", timeout=0):
-            if folder.exists() and any(folder.iterdir()) and not was_taken(name, work):
-                raise BadInput(f"{folder} was not taken from the bundled mini: move it away, or give another --work.")
-            write_json(folder / RECORD, {TAKEN: files_sha256(files.values())})
-            for file, source in files.items():
-                write_atomically(folder / file, lambda draft, source=source: shutil.copyfile(source, draft))
-            if name == "adapter":
-                steps = source_record(Place(MINI / "adapter")).get("steps")
-                write_json(folder / STEPS, {} if steps is None else {"steps": steps})
-    except filelock.Timeout as error:
-        raise BadInput(f"{folder} is being written by another run: wait for it, or give another folder.") from error
+    with alone(name, work):
+        if folder.exists() and any(folder.iterdir()) and not was_taken(name, work):
+            raise BadInput(f"{folder} was not taken from the bundled mini: move it away, or give another --work.")
+        write_json(folder / RECORD, {TAKEN: files_sha256(files.values())})
+        if name == "adapter":
+            steps = source_record(Place(MINI / "adapter")).get("steps")
+            write_json(folder / STEPS, {} if steps is None else {"steps": steps})
+        for file, source in files.items():
+            write_atomically(folder / file, lambda draft, source=source: shutil.copyfile(source, draft))

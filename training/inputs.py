@@ -34,18 +34,19 @@ def hold_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
 
 def changed_inputs(file: Path, inputs: Mapping[str, Any]) -> list[str]:
     """The names of the inputs that `file` has otherwise; one it does not have is not changed. BadInput if damaged."""
-    before = _read(file)
+    before = read_inputs(file)
     return [name for name, state in inputs.items() if before.get(name, state) != state]
 
 
 def add_inputs(file: Path, inputs: Mapping[str, Any]) -> None:
     """Write those inputs into `file` that it does not have."""
-    before = _read(file)
+    before = read_inputs(file)
     if inputs.keys() - before.keys():
         write_json(file, {**inputs, **before})
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_inputs(file: Path) -> dict[str, Any]:
+    """What a file has written down, nothing where it is not there; BadInput if it is damaged."""
     before = read_json(file, "list of inputs") if file.exists() else {}
     if not isinstance(before, dict):
         raise BadInput(f"{file} is damaged: move {file.parent} away and start again.")

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ import filelock
 
 from stylear.errors import BadInput, MissingPart
 
-from .inputs import add_inputs, changed_inputs, files_sha256
+from .inputs import add_inputs, changed_inputs, files_sha256, read_inputs
 from .output import read_json
 
 RECORD = ".made_of.json"  # in each stage's folder; hidden, because it is no part of what is made
+TAKEN = "bundled"  # in the record of what was taken from the bundled mini: what tells its files
 MINI = Path(__file__).parents[1] / "stylear" / "mini"
 
 
@@ -297,6 +299,15 @@ def run(name: str, work: Path, downloads: Path | None = None) -> None:
                 f"{name} is made of {before}, which is not in {work / before}: "
                 f"make it first, with `python -m training pretrain {before}` or all with `pretrain all`."
             )
+    with alone(name, work):
+        if stage.files:
+            _hold(stage, work)
+        stage.make(work, **({"downloads": downloads} if name == "icons" else {}))
+
+
+@contextmanager
+def alone(name: str, work: Path) -> Iterator[None]:
+    """Hold a stage's folder; BadInput where another run does."""
     work.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(work / f".{name}.lock")
     try:
@@ -306,14 +317,19 @@ def run(name: str, work: Path, downloads: Path | None = None) -> None:
             f"{work / name} is being written by another run: wait for it, or give another folder."
         ) from error
     try:
-        if stage.files:
-            _hold(stage, work)
-        stage.make(work, **({"downloads": downloads} if name == "icons" else {}))
+        yield
     finally:
         lock.release()
 
 
+def was_taken(name: str, work: Path) -> bool:
+    """Whether a stage's folder was filled out of a bundle, of now or of before. BadInput for a damaged record."""
+    return TAKEN in read_inputs(work / name / RECORD)
+
+
 def _hold(stage: Stage, work: Path) -> None:
+    if was_taken(stage.name, work):
+        raise BadInput(f"{work / stage.name} was taken from the bundled mini: move it away, or give another --work.")
     inputs, record = stage.inputs(work), work / stage.name / RECORD
     if changed := changed_inputs(record, inputs):
         raise BadInput(

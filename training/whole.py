@@ -11,10 +11,10 @@ from torch import nn
 
 from stylear.errors import BadInput
 
-from .bundled import bundled_files, is_taken, take, was_taken
+from .bundled import bundled_files, is_taken, take
 from .inputs import changed_inputs
 from .loop import can_compile, cores, steps_done, training_device
-from .stages import RECORD, STAGES, Stage, run
+from .stages import RECORD, STAGES, Stage, run, was_taken
 
 GB = 1e9
 MEMORY = 5 * GB  # room for the largest stage, by estimate

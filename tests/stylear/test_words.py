@@ -21,7 +21,7 @@ def test_a_prompt_with_a_word_that_was_taught_is_left_alone(prompt):
 @pytest.mark.parametrize("prompt", ["a zebra", "a tree", "palm-tree", "concatenate", "cream ice", "猫", "x" * 100_000])
 def test_any_other_is_told_with_words_to_try(prompt):
     said = untaught(prompt, WORDS)
-    assert "its 4," in said and "cat" in said and len(said) < 200
+    assert "its 4:" in said and "cat" in said and len(said) <= 80  # two lines on the node
 
 
 def test_a_model_that_is_bound_to_no_words_says_nothing():

@@ -454,12 +454,31 @@ def test_an_answer_of_the_same_mini_stays_on_the_page_where_it_is_not_drawn(answ
     assert text.count("Remarks:") == 1 and "Remarks: Another look at it.\n\n## e" in text
 
 
-@pytest.mark.parametrize("changes", [{"steps": 3}, {"pictures": 3}, {"seed": 1}])
-def test_an_answer_of_another_study_does_not_stay(answered, tmp_path, changes):
+@pytest.mark.parametrize("name", [*report.COUNTS, "recipe", "preferences"])
+def test_an_answer_of_another_study_does_not_stay(answered, tmp_path, name):
     report.write_report(answered[0])
-    there = elsewhere(answered, tmp_path, **changes)
+    (tmp_path / "dpo.yaml").write_text((CONFIGS / "dpo.yaml").read_text().replace("beta: 0.1 ", "beta: 0.9 "))
+    there = elsewhere(
+        answered, tmp_path, **{name: {"recipe": None, "preferences": tmp_path / "dpo.yaml"}.get(name, 123)}
+    )
     assert report.write_report(there) == {}
     assert "**Verdict" not in there.report.read_text()
+
+
+def test_no_answer_is_read_from_a_page_that_is_not_whole_or_of_this_study(tmp_path):
+    page, stamp = tmp_path / "page.md", report.STAMP.format("mine")
+    section = "# Head\n\n## a. One?\n\n**Verdict: the mini confirms.**\n\nRemarks: I see.\n\n"
+    page.write_text(section + stamp + "\n")
+    assert report.read_answers(page, "mine") == {
+        "a": ("confirms", "## a. One?\n\n**Verdict: the mini confirms.**", "I see.")
+    }
+    for text in (section, section + stamp + "\nmore", stamp + section + report.STAMP.format("another")):
+        page.write_text(text)
+        assert report.read_answers(page, "mine") == {}
+    page.write_text("## a. One?\n\nNot drawn yet.\n\nRemarks: **Verdict: the mini confirms**\n\n" + stamp)
+    assert report.read_answers(page, "mine") == {}
+    page.write_bytes(b"\xff" + stamp.encode())
+    assert report.read_answers(page, "mine") == report.read_answers(tmp_path, "mine") == {}
 
 
 def test_an_answer_of_another_mini_does_not_stay_and_of_its_half_precision_does(answered, made, tmp_path):

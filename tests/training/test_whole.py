@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import namedtuple
 from dataclasses import replace
+from functools import partial
 
 import filelock
 import numpy as np
@@ -320,9 +321,29 @@ def test_of_the_real_bundle_every_file_is_there_and_the_study_finds_its_parts(tm
 def test_a_taking_that_was_killed_is_done_again(copied):
     copied.make(bundled=True)
     (copied.work / "base" / "config.json").unlink()
-    assert copied.states(bundled=True)["base"] == whole.TO_TAKE
+    (copied.work / "judge" / "judge.safetensors").write_text("half")
+    assert [name for name, state in copied.states(bundled=True).items() if state == whole.TO_TAKE] == ["base", "judge"]
     assert copied.make(bundled=True) == []
-    assert (copied.work / "base" / "config.json").exists()
+    assert (copied.work / "base" / "config.json").read_text() == "base config.json"
+    assert (copied.work / "judge" / "judge.safetensors").read_text() == "judge judge.safetensors"
+
+
+def test_what_was_taken_is_not_trained_over(copied):
+    copied.make(bundled=True)
+    with pytest.raises(BadInput, match="vqgan was taken from the bundled mini: move it away"):
+        run("vqgan", copied.work)
+    assert copied.states(bundled=True)["vqgan"] == "done"
+
+
+@pytest.mark.parametrize("text", ["", "null", "3", '["bundled"]', '"bundled by me"', "{"])
+def test_a_damaged_record_is_said_and_nothing_is_written_over(copied, text):
+    (copied.work / "vqgan").mkdir(parents=True)
+    (copied.work / "vqgan" / "vqgan.safetensors").write_text("of days of work")
+    (copied.work / "vqgan" / RECORD).write_text(text)
+    for call in (copied.make, partial(copied.make, bundled=True), partial(bundled.take, "vqgan", copied.work)):
+        with pytest.raises(BadInput, match="damaged"):
+            call()
+    assert (copied.work / "vqgan" / "vqgan.safetensors").read_text() == "of days of work"
 
 
 def test_what_was_made_of_an_earlier_bundle_is_not_used(copied):

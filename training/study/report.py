@@ -17,9 +17,11 @@ from .cells import INPUTS, RESULT, Subjects, measure_ceilings, state_of
 from .illustrations import GRID, pictures, plot
 from .questions import QUESTIONS, SHIPPED, VARIANTS, Claim, Question
 from .settings import StudySettings
+from .variants import kept, shared_preferences, shared_recipe
 from .verdicts import CONFIRMS, CONTRADICTS, OPEN, Tested, Values, check, figures, pulled, together
 
 MEASURES = ("prompt", "style", "nearest", "leak", "pull", "balance")
+COUNTS = ("steps", "batch", "seed", "cases", "preference_steps", "pictures", "few", "first_seed", "draws")
 STAMP = "<!-- of {} -->"  # the last line of the page
 VERDICT = re.compile(rf"\*\*Verdict: the mini ({CONFIRMS}|{CONTRADICTS}|{OPEN})")
 
@@ -81,12 +83,17 @@ def write_report(settings: StudySettings) -> dict[str, str]:
 
 
 def stamp_of(settings: StudySettings) -> str:
-    """What tells the answers of one mini, as much trained and drawn, from others: a hash, the same for an adapter and
-    its bundled half precision."""
+    """What tells the answers of one mini to these questions, as much trained and drawn, from others: a hash, the same
+    for an adapter and its bundled half precision."""
     s, digest = settings, hashlib.sha256()
-    parts = {name: STAGES[name].content(s.work) for name in ("base", "vqgan", "clip", "sam", "judge")}
-    counts = {name: getattr(s, name) for name in ("steps", "batch", "seed", "cases", "preference_steps", "pictures")}
-    digest.update(json.dumps({**parts, **counts, "few": s.few, "first_seed": s.first_seed}).encode())
+    told = {name: STAGES[name].content(s.work) for name in ("base", "vqgan", "clip", "sam", "judge")}
+    told |= {name: getattr(s, name) for name in COUNTS}
+    told |= {
+        "recipe": kept(shared_recipe(s)),
+        "preferences": kept(shared_preferences(s)),
+        "asked": repr((QUESTIONS, VARIANTS)),
+    }
+    digest.update(json.dumps(told, sort_keys=True).encode())
     lora, resampler = load_adapter(s.parts(VARIANTS[SHIPPED]).adapter)
     for name, value in sorted({**lora, **resampler.state_dict()}.items()):
         digest.update(name.encode() + value.half().contiguous().numpy().tobytes())
@@ -95,15 +102,16 @@ def stamp_of(settings: StudySettings) -> str:
 
 def read_answers(page: Path, stamp: str) -> dict[str, tuple[str, str, str]]:
     """Verdict, section and remarks of each question that a page answers; none of a page with another stamp."""
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    if STAMP.format(stamp) not in text:
+    try:
+        text = page.read_text(encoding="utf-8").rstrip()
+    except (OSError, UnicodeDecodeError):  # none yet, or none of ours
         return {}
-    body = text.rpartition(STAMP.format(stamp))[0]
-    parts = re.split(r"^(?=## [a-i]\. )", body, flags=re.MULTILINE)[1:]
-    answers = {}
-    for part in parts:
-        if verdict := VERDICT.search(part):
-            section, _, told = part.strip().partition("\n\nRemarks: ")
+    if not text.endswith(STAMP.format(stamp)):
+        return {}
+    body, answers = text.removesuffix(STAMP.format(stamp)), {}
+    for part in re.split(r"^(?=## [a-i]\. )", body, flags=re.MULTILINE)[1:]:
+        section, _, told = part.strip().partition("\n\nRemarks: ")
+        if verdict := VERDICT.search(section):
             answers[part[3]] = verdict[1], section, told
     return answers
 

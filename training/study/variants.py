@@ -34,7 +34,7 @@ def training(settings: StudySettings, variant: Variant) -> TrainSettings:
     s, w = settings, settings.work
     compiled = can_compile(training_device()) if s.compile is None else s.compile
     model = FrozenPaths(base=str(w / "base"), vqgan=str(w / "vqgan"), image_encoder=str(w / "clip"))
-    recipe = _recipe(s)
+    recipe = shared_recipe(s)
     opening = {"opening": {"steps": recipe.opening.steps * s.steps // recipe.steps}}
     own = {"steps": s.steps, "batch": s.batch, "seed": s.seed, "sample_every": 0, "compile": compiled}
     places = {"model": model.model_dump(), "data": w / "corpus", "out": s.folder(variant) / "run"}
@@ -45,16 +45,20 @@ def preferring(settings: StudySettings, variant: Variant) -> DPOSettings:
     """The resolved recipe of a variant that is trained on preference pairs."""
     s, given = settings, settings.out / "preferences"
     own = {"steps": s.preference_steps, "seed": s.seed, "sample": {"cases": s.cases}}
-    own |= {"precision": _recipe(s).precision, "judge": {"model": str(s.work / "clip")}}
+    own |= {"precision": shared_recipe(s).precision, "judge": {"model": str(s.work / "clip")}}
     places = {"styles": given / "styles", "prompts": given / "prompts.txt", "out": s.folder(variant) / "run"}
     places["model"] = s.parts(VARIANTS[variant.of]).model_dump()
-    return _changed(
-        read_settings(DPOSettings, s.preferences or CONFIGS / "dpo.yaml"), variant.changes, {**own, **places}
-    )
+    return _changed(shared_preferences(s), variant.changes, {**own, **places})
 
 
-def _recipe(settings: StudySettings) -> TrainSettings:
+def shared_recipe(settings: StudySettings) -> TrainSettings:
+    """What `train` is told for every variant, before its changes."""
     return read_settings(TrainSettings, settings.recipe or CONFIGS / "mini.yaml")
+
+
+def shared_preferences(settings: StudySettings) -> DPOSettings:
+    """What `dpo` is told for every variant, before its changes."""
+    return read_settings(DPOSettings, settings.preferences or CONFIGS / "dpo.yaml")
 
 
 def _changed(recipe: Any, *changes: dict[str, Any]) -> Any:
@@ -74,15 +78,16 @@ def recipe_of(settings: StudySettings, variant: Variant) -> dict[str, Any]:
         made = {"adapter": STAGES["adapter"].content(settings.work)}
     elif variant.of:
         made = {"of": sha_of(settings, VARIANTS[variant.of])}
-        made |= _kept(preferring(settings, variant), ("styles", "prompts", "model"))
+        made |= kept(preferring(settings, variant), ("styles", "prompts", "model"))
         stages += ("corpus",)
     else:
-        made = _kept(training(settings, variant))
+        made = kept(training(settings, variant))
         stages += ("corpus",)
     return {**made, **{name: STAGES[name].content(settings.work) for name in stages}}
 
 
-def _kept(recipe: Any, more: tuple[str, ...] = ()) -> dict[str, Any]:
+def kept(recipe: Any, more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Of settings as JSON values what decides what is made: not places, nor how it is made; and not `more`."""
     values = recipe.model_dump(mode="json")
     if "judge" in values:
         values["judge"] |= {"model": "clip"}
