@@ -11,7 +11,7 @@ from .checks import MAX_SETTING, SEEDS, number, whole
 
 MIN_TEMPERATURE = 0.001
 MAX_TOP_K = 2**31 - 1
-_TIE = 2.0**-17  # of the largest logit: what float32 sums may differ by when as many tokens are read at once or fewer
+_TIE = 2.0**-16  # of the largest logit: what float32 sums may differ by when as many tokens are read at once or fewer
 
 
 @dataclass(frozen=True)
