@@ -108,10 +108,10 @@ def test_describing_our_nodes_costs_the_server_less_than_20_milliseconds(server)
 
 
 def test_a_blend_is_drawn_away_from_a_style_saved_and_drawn_again_from_its_preset(server, graph):
-    graph["7"] = {"class_type": "LoadImage", "inputs": {"image": "stylear_oil.png"}}
+    graph["12"] = {"class_type": "LoadImage", "inputs": {"image": "stylear_oil.png"}}
     graph["8"] = {
         "class_type": "StyleTokenEncode",
-        "inputs": {"model": ["1", 0], "image": ["7", 0], "region": ["7", 1]},
+        "inputs": {"model": ["1", 0], "image": ["12", 0], "region": ["12", 1]},
     }
     blended = {"styles.style0": ["3", 0], "styles.style1": ["8", 0], "weights": "2, 1"}
     graph["9"] = {"class_type": "StyleBlend", "inputs": blended}
@@ -127,12 +127,12 @@ def test_a_blend_is_drawn_away_from_a_style_saved_and_drawn_again_from_its_prese
     assert len(pixels) == 2 and pixels[0] == pixels[1]
 
 
-def test_a_new_seed_runs_only_the_sampler_again(server, graph):
+def test_a_new_seed_runs_only_the_sampler_again_and_what_takes_its_picture(server, graph):
     server.run(graph)
     graph["5"]["inputs"]["seed"] = 1234
-    assert ran(server.run(graph)) == {"5", "6"}
+    assert ran(server.run(graph)) == {"5", "6", "7"}
     graph["4"]["inputs"]["seed"] = 99
-    assert ran(server.run(graph)) == {"4", "5", "6"}
+    assert ran(server.run(graph)) == {"4", "5", "6", "7"}
 
 
 def test_the_same_graph_draws_the_same_picture_after_the_models_were_unloaded(server, graph):
