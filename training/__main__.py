@@ -30,11 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given, more = parser.parse_known_args(arguments)
         if unknown := [word for word in more if word.startswith("-") or given.command == "pretrain"]:
             parser.error(f"there is no option {' '.join(unknown)}; settings are given as key=value")
-        if given.command == "pretrain" and given.plan and given.stage != "all":
-            parser.error("--plan is for `pretrain all`")
-        if given.command == "pretrain" and given.bundled and given.stage != "all":
-            parser.error("--bundled is for `pretrain all`")
         if given.command == "pretrain":
+            for option in ("plan", "bundled"):
+                if getattr(given, option) and given.stage != "all":
+                    parser.error(f"--{option} is for `pretrain all`")
             _pretrain(given)
             return 0
         of_mini, quick = (getattr(given, name, None) for name in ("model", "quick"))
