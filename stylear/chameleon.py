@@ -136,7 +136,7 @@ class Step:
         mask = None
         if masked:
             behind = cache.places[:total] > positions[:, None, :, None]
-            mask = cache.turns.new_zeros(behind.shape).masked_fill_(behind, -math.inf)
+            mask = behind.new_zeros(behind.shape, dtype=cache.kept.dtype).masked_fill_(behind, -math.inf)
         cos, sin = cache.turns[positions].chunk(2, dim=2)
         return cls(slots.flatten(), total, mask, cos, sin)
 
@@ -159,8 +159,14 @@ class Chameleon(nn.Module):
         """Embeddings [..., hidden] of token ids int64 [...]."""
         return F.embedding(ids, self.model.embed_tokens.weight)
 
+    @property
+    def attends_in(self) -> torch.dtype:
+        """What keys and values are kept in: the weights' dtype, but float32 on a CPU, where attention in it is faster."""
+        weight = self.model.embed_tokens.weight
+        return torch.float32 if weight.device.type == "cpu" else weight.dtype
+
     def new_cache(self, rows: int, slots: int) -> Cache:
-        """An empty cache for `rows` sequences of up to `slots` tokens, of the weights' device and dtype."""
+        """An empty cache for `rows` sequences of up to `slots` tokens, on the weights' device."""
         config, like = self.config, self.model.embed_tokens.weight
         shape = (config.num_hidden_layers, rows, slots, 2 * config.num_key_value_heads, config.head_dim)
         channels = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=like.device)
@@ -169,7 +175,7 @@ class Chameleon(nn.Module):
         angles = places[:, None] * frequencies
         cos, sin = angles.cos(), angles.sin()
         return Cache(
-            kept=like.new_zeros(shape),
+            kept=like.new_zeros(shape, dtype=self.attends_in),
             turns=torch.cat((cos, cos, -sin, sin), dim=-1).to(like.dtype).unflatten(-1, (2, -1)),
             places=places,
             first=torch.arange(0, rows * slots, slots, device=like.device)[:, None],
@@ -377,12 +383,12 @@ class _Attention(_Joined):
         # Rotary embedding: channel i turns with channel i + head_dim / 2.
         query_key.copy_(torch.addcmul(normed * step.cos, normed.roll(normed.shape[-1] // 2, dims=-1), step.sin))
         query, key_value = heads.split((self.heads[0], 2 * self.heads[1]), dim=2)
-        kept.index_copy_(0, step.slots, key_value.flatten(0, 1))
+        kept.index_copy_(0, step.slots, key_value.flatten(0, 1).to(kept.dtype))
         key, value = kept.unflatten(0, (len(hidden), -1))[:, : step.total].transpose(1, 2).chunk(2, dim=1)
         attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key, value, attn_mask=step.mask, enable_gqa=self.grouped
+            query.transpose(1, 2).to(key.dtype), key, value, attn_mask=step.mask, enable_gqa=self.grouped
         )
-        return self.o_proj(attended.transpose(1, 2).flatten(2))
+        return self.o_proj(attended.transpose(1, 2).flatten(2).to(hidden.dtype))
 
 
 class _MLP(_Joined):

@@ -22,8 +22,8 @@ _SCORES = 4  # tables of attention scores that SAM holds at once
 
 def cache_bytes(model: Chameleon, rows: int, slots: int) -> int:
     """Bytes of the keys and values of `rows` rows of `slots` tokens."""
-    config, weight = model.config, model.lm_head.weight
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.element_size()
+    config = model.config
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.attends_in.itemsize
     return rows * slots * token
 
 

@@ -20,6 +20,7 @@ _TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, 
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
 _HALF_WINDOW = 16  # in half precision, where a device multiplies so many codes nearly as fast as one
+_CPU_WINDOWS = {"amx_bf16": 16, "avx512_bf16": 8}  # in bfloat16 on a CPU, by what it multiplies with, best first
 _MEMORY = 0.98  # of what became of a guess, at the next one as far ahead
 
 
@@ -79,13 +80,15 @@ class Pace:
         """The window "auto" for `sample`: the fastest in float32, measured as `costs` does, whose names these are.
 
         In half precision rounding differs with the window, so what a clock chose would not repeat: it is always the
-        same for a kind of device, and 1 on CPUs that cannot multiply bfloat16 in tiles.
+        same for a kind of device, and 1 on CPUs that do not multiply bfloat16 as such.
         """
         like = model.lm_head.weight
         if like.dtype == torch.float32:
             return Windows(self.costs(model, codes, rows, most, cancelled))
-        tiles = like.dtype == torch.bfloat16 and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")
-        return min(_HALF_WINDOW, most) if tiles or like.device.type != "cpu" else 1
+        if like.device.type != "cpu":
+            return min(_HALF_WINDOW, most)
+        able = getattr(torch.cpu, "get_capabilities", dict)() if like.dtype == torch.bfloat16 else {}
+        return min(next((window for name, window in _CPU_WINDOWS.items() if able.get(name)), 1), most)
 
     def costs(
         self, model: Chameleon, codes: int, rows: int, most: int, cancelled: Callable[[], bool] | None = None

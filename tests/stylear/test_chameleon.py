@@ -13,6 +13,7 @@ from transformers import ChameleonForConditionalGeneration as TheirChameleon
 from stylear.chameleon import Chameleon, ChameleonConfig, expand_norms
 from stylear.errors import BadCheckpoint, MissingPart
 from stylear.lora import fold
+from stylear.memory import cache_bytes
 from stylear.sampling import embed_prompt
 from stylear.vocabulary import Prompt
 
@@ -174,6 +175,13 @@ def test_a_full_cache_says_how_many_slots_are_needed():
         model(model.embed(torch.tensor([[1, 2, 3]])), model.new_cache(1, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_cpu_keys_and_values_are_kept_in_float32_and_memory_asked_for_that(dtype):
+    model = build().to(dtype)
+    kept = model.new_cache(3, 8).kept
+    assert kept.dtype == torch.float32 and cache_bytes(model, 3, 8) == kept.nbytes
+
+
 def test_logits_over_some_tokens_are_those_of_the_whole_vocabulary():
     model = build()
     hidden = torch.randn(2, 48, generator=torch.Generator().manual_seed(3))
@@ -247,13 +255,13 @@ def test_without_a_compiler_passes_stay_as_they_are_and_a_warning_says_why(monke
     assert torch.equal(our_logits(model, ids), our_logits(build(), ids))
 
 
-@pytest.mark.parametrize("name", ["plain", "grouped queries"])
-def test_a_compiled_pass_is_one_graph_that_reads_and_keeps_what_the_modules_do(name, monkeypatch):
+@pytest.mark.parametrize("name,dtype", [("plain", torch.float32), ("grouped queries", torch.bfloat16)])
+def test_a_compiled_pass_is_one_graph_that_reads_and_keeps_what_the_modules_do(name, dtype, monkeypatch):
     """Without the last step, which turns the graph into machine code."""
     compile = torch.compile
-    whole = {"backend": "eager", "fullgraph": True}
+    whole = {"backend": "aot_eager", "fullgraph": True}
     monkeypatch.setattr(torch, "compile", lambda call, **options: compile(call, **options, **whole))
-    model, generator = build(SHAPES[name]), torch.Generator().manual_seed(2)
+    model, generator = build(SHAPES[name]).to(dtype), torch.Generator().manual_seed(2)
     assert model.compile_passes() == ""
     caches = [model.new_cache(2, 40) for _ in range(2)]
     for n in (5, 1, 4, 1):
