@@ -1,25 +1,70 @@
 """The nightly run: python -m tests.hostile --cases 100000."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-DESCRIPTION = "Try many hostile cases, new ones each time; prints cases tried, faults survived and load held."
-IN_CI = 7000  # cases at least of one run without a factor
+from .report import lines, total
 
-parser = argparse.ArgumentParser(
-    prog="python -m tests.hostile",
-    description=DESCRIPTION,
-)
-parser.add_argument("--cases", type=int, default=100_000, help="how many at least (%(default)s)")
-parser.add_argument("--json", type=Path, help="file to write the figures to, beside the table that is printed")
-parser.add_argument("--processes", default="2", help="how many at once, or auto (%(default)s)")
-parser.add_argument("pytest", nargs="*", help="more words for pytest, behind --: -- -k pictures --hypothesis-seed=1")
-given = parser.parse_args()
-words = [str(Path(__file__).parent), "-q", "-o", "addopts=", "-n", given.processes, "--dist", "load", *given.pytest]
-told = {"STYLEAR_HOSTILE_FACTOR": str(-(-given.cases // IN_CI))}
-if given.json:
-    told["STYLEAR_HOSTILE_FIGURES"] = str(given.json.resolve())
-sys.exit(subprocess.call([sys.executable, "-m", "pytest", *words], env={**os.environ, **told}))
+DESCRIPTION = "Try many hostile cases, new ones each time; prints cases tried, faults survived and load held."
+HERE = Path(__file__).parent
+IN_CI = 7000  # cases at least of one run without a factor
+NOTHING_CHOSEN = 5  # pytest's exit status
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=DESCRIPTION)
+    parser.add_argument("--cases", type=int, default=100_000, help="how many at least (%(default)s)")
+    parser.add_argument("--json", type=Path, help="keeps the figures family by family, and goes on after those")
+    parser.add_argument("--processes", default="2", help="how many at once, or auto (%(default)s)")
+    parser.add_argument("pytest", nargs="*", help="words for pytest, behind --: -- -k pictures --hypothesis-seed=1")
+    given = parser.parse_args()
+    asked = {"cases": given.cases, "pytest": given.pytest}
+    families = {}
+    if given.json and given.json.exists():
+        kept = json.loads(given.json.read_text(encoding="utf-8"))
+        if kept.get("asked") != asked:
+            parser.error(f"{given.json} holds figures of other cases, {kept.get('asked')}: name another file.")
+        families = kept["families"]
+    for file in sorted(HERE.glob("test_*.py")):
+        name = file.stem.removeprefix("test_")
+        if name in families and not families[name].get("failed"):
+            print(f"{name}: done before", flush=True)
+            continue
+        print(f"\n{name}", flush=True)
+        status, figures = _try(file, given)
+        if status == NOTHING_CHOSEN:
+            continue
+        families[name] = figures
+        if status and not figures.get("failed"):
+            return status  # stopped, or broken before it could count
+        if given.json:
+            _write(given.json, {"asked": asked, "families": families, "all": total(families)})
+    print("\n" + "\n".join(lines(families)))
+    return int(any(figures.get("failed") for figures in families.values()))
+
+
+def _try(file: Path, given: argparse.Namespace) -> tuple[int, dict[str, int]]:
+    """Run one family; pytest's exit status and the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "figures.json"
+        factor = str(-(-given.cases // IN_CI))
+        environment = {**os.environ, "STYLEAR_HOSTILE_FACTOR": factor, "STYLEAR_HOSTILE_FIGURES": str(told)}
+        words = [str(file), "-q", "-o", "addopts=", "-n", given.processes, "--dist", "load", *given.pytest]
+        status = subprocess.call([sys.executable, "-m", "pytest", *words], env=environment)
+        families = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
+        return status, total(families)
+
+
+def _write(file: Path, figures: dict) -> None:
+    draft = file.with_name(f"{file.name}.part")
+    draft.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    draft.replace(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from . import faults, harness
+from .report import lines
 
 ROOM = 12 << 30  # bytes that may be asked for beyond what the process has; a bomb ends in MemoryError
 
@@ -46,20 +47,18 @@ def pytest_runtest_call(item):
 
 def pytest_terminal_summary(terminalreporter):
     families = defaultdict(Counter)
-    for reports in terminalreporter.stats.values():
+    for kind, reports in terminalreporter.stats.items():
         for report in reports:
+            family = Path(getattr(report, "fspath", "")).stem.removeprefix("test_")
+            if kind in ("failed", "error"):
+                families[family]["failed"] += 1
             if getattr(report, "when", "") == "call":
-                families[Path(report.fspath).stem.removeprefix("test_")].update(dict(report.user_properties))
+                families[family].update(dict(report.user_properties))
     families = {family: dict(+figures) for family, figures in sorted(families.items()) if +figures}
     if not families:
         return
-    total = dict(sum(map(Counter, families.values()), Counter()))
-    columns = sorted(total)
     terminalreporter.section("hostile cases")
-    terminalreporter.line(f"{'family':15}" + "".join(f"{column:>18}" for column in columns))
-    for family, figures in {**families, "all": total}.items():
-        terminalreporter.line(f"{family:15}" + "".join(f"{figures.get(column, 0):18,}" for column in columns))
+    for line in lines(families):
+        terminalreporter.line(line)
     if file := os.environ.get("STYLEAR_HOSTILE_FIGURES"):
-        failed = len(terminalreporter.stats.get("failed", ())) + len(terminalreporter.stats.get("error", ()))
-        figures = {"families": families, "all": total, "failed": failed}
-        Path(file).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        Path(file).write_text(json.dumps(families) + "\n", encoding="utf-8")
