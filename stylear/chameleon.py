@@ -161,7 +161,7 @@ class Chameleon(nn.Module):
 
     @property
     def attends_in(self) -> torch.dtype:
-        """What keys and values are kept in: the weights' dtype; on a CPU float32, in which attention is faster there."""
+        """What keys and values are kept in: the weights' dtype; on a CPU float32, where attention is faster so."""
         weight = self.model.embed_tokens.weight
         return torch.float32 if weight.device.type == "cpu" else weight.dtype
 
