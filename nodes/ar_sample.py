@@ -188,7 +188,8 @@ class ARSample(io.ComfyNode):
             raise BadInput(f"condition is a {type(condition).__name__}. Connect it to Depth Condition.")
         settings = SamplingSettings(cfg, top_k, temperature, None if style_cfg < 0 else style_cfg)
         readings = settings.weights(negative is not None)
-        memory = sampling_bytes(held.model.base, held.model.vqgan, size, batch_size, len(readings), condition)
+        parts, device = (held.model.base, held.model.vqgan), host.compute_device()
+        memory = sampling_bytes(*parts, size, batch_size, len(readings), condition, device)
         reading = ("image_encoder", "resampler") if "plain" in readings or style_strength != 1 else ()
         run = running.Run()
         with running.contained():

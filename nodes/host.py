@@ -21,7 +21,7 @@ class _Managed(torch.nn.Module):
 
 def _patcher(part: torch.nn.Module) -> ModelPatcher:
     """Put a part in ComfyUI's care; the plain patcher, as the dynamic one wants layers of its own ops."""
-    return ModelPatcher(_Managed(part), load_device=management.get_torch_device(), offload_device=offload_device())
+    return ModelPatcher(_Managed(part), load_device=compute_device(), offload_device=offload_device())
 
 
 class HostedModel:
@@ -64,6 +64,11 @@ def on_device(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     yield patcher.model.part
 
 
+def compute_device() -> torch.device:
+    """Where parts are brought to be used."""
+    return management.get_torch_device()
+
+
 def offload_device() -> torch.device:
     """Where weights rest: the CPU, or the GPU under --highvram."""
     return management.unet_offload_device()
@@ -72,7 +77,7 @@ def offload_device() -> torch.device:
 def weights_dtype(choice: str) -> torch.dtype:
     """The dtype named by a combo; "auto" is bfloat16 where the device is good at it, else float32."""
     if isinstance(choice, str) and choice == "auto":
-        return torch.bfloat16 if management.should_use_bf16(management.get_torch_device()) else torch.float32
+        return torch.bfloat16 if management.should_use_bf16(compute_device()) else torch.float32
     known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     if not isinstance(choice, str) or choice not in known:
         raise BadInput(f"dtype is not one of auto, {', '.join(known)}. Choose one of these.")

@@ -159,11 +159,13 @@ class Chameleon(nn.Module):
         """Embeddings [..., hidden] of token ids int64 [...]."""
         return F.embedding(ids, self.model.embed_tokens.weight)
 
-    @property
-    def attends_in(self) -> torch.dtype:
-        """What keys and values are kept in: the weights' dtype; on a CPU float32, where attention is faster so."""
+    def attends_in(self, device: torch.device | None = None) -> torch.dtype:
+        """What keys and values are kept in on a device, or where the weights are: their dtype, on a CPU float32.
+
+        Attention of a few queries in half precision is slow there.
+        """
         weight = self.model.embed_tokens.weight
-        return torch.float32 if weight.device.type == "cpu" else weight.dtype
+        return torch.float32 if (device or weight.device).type == "cpu" else weight.dtype
 
     def new_cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` sequences of up to `slots` tokens, on the weights' device."""
@@ -175,7 +177,7 @@ class Chameleon(nn.Module):
         angles = places[:, None] * frequencies
         cos, sin = angles.cos(), angles.sin()
         return Cache(
-            kept=like.new_zeros(shape, dtype=self.attends_in),
+            kept=like.new_zeros(shape, dtype=self.attends_in()),
             turns=torch.cat((cos, cos, -sin, sin), dim=-1).to(like.dtype).unflatten(-1, (2, -1)),
             places=places,
             first=torch.arange(0, rows * slots, slots, device=like.device)[:, None],

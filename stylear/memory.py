@@ -20,11 +20,10 @@ _MAPS = 6  # maps of features as large as the picture that the VQGAN holds at on
 _SCORES = 4  # tables of attention scores that SAM holds at once
 
 
-def cache_bytes(model: Chameleon, rows: int, slots: int) -> int:
-    """Bytes of the keys and values of `rows` rows of `slots` tokens."""
-    config = model.config
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.attends_in.itemsize
-    return rows * slots * token
+def cache_bytes(model: Chameleon, rows: int, slots: int, device: torch.device | None = None) -> int:
+    """Bytes of the keys and values of `rows` rows of `slots` tokens on a device, by default the weights'."""
+    config, size = model.config, model.attends_in(device).itemsize
+    return rows * slots * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
 
 
 def sampling_bytes(
@@ -34,8 +33,9 @@ def sampling_bytes(
     batch_size: int = 1,
     readings: int = 2,
     condition: Tensor | None = None,
+    device: torch.device | None = None,
 ) -> int:
-    """Bytes that a batch of pictures of `size` (width, height) in pixels takes, nearly: what is more of two.
+    """Bytes that a batch of pictures of `size` (width, height) in pixels takes on a device, nearly: the more of two.
 
     To draw the codes: keys, values and logits for each of the `readings` of a picture that guidance weighs
     (`SamplingSettings.weights`), of the picture's tokens, those of `condition` int64 [h, w] and a usual prompt. After
@@ -44,7 +44,7 @@ def sampling_bytes(
     across, down = (side // vqgan.downsampling for side in size)
     given = condition.numel() + len(condition) if isinstance(condition, Tensor) and condition.ndim == 2 else 0
     rows = batch_size * readings
-    cache = cache_bytes(base, rows, _PROMPT + given + down * (across + 1))
+    cache = cache_bytes(base, rows, _PROMPT + given + down * (across + 1), device)
     logits = 4 * rows * _WINDOW * vqgan.config.codes * _LOGITS
     return max(int(_SPARE * cache) + logits, picture_bytes(vqgan, size))
 

@@ -77,17 +77,19 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
         command.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
     timed = _command(commands, "bench", runs["bench"], "how fast the sampler is, and what limits it")
-    timed.add_argument("--model", "--base", default="mini", help="mini, or the base model's folder or file")
+    subject = timed.add_mutually_exclusive_group()
+    subject.add_argument("--model", "--base", default="mini", help="mini, or the base model's folder or file")
     for part in ("adapter", "vqgan", "image-encoder"):
         timed.add_argument(f"--{part}", help="its folder or file (searched for in the model's folder)")
-    timed.add_argument("--shape", choices=("7b", "mid", "mini"), help="random weights of this shape, not a model's")
+    subject.add_argument("--shape", choices=("7b", "mid", "mini"), help="random weights of this shape, not a model's")
     timed.add_argument("--windows", type=_window, nargs="+", default=[1, 4, 8, 16, "auto"], help="(1 4 8 16 auto)")
     timed.add_argument("--batch", type=_whole, default=1, help="how many pictures at once (%(default)s)")
     timed.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
     timed.add_argument("--top-k", type=_whole, default=2000, help="(%(default)s)")
-    timed.add_argument("--reference-passes", type=_whole, help="time so many tokens of the released loop (all)")
+    released = timed.add_mutually_exclusive_group()
+    released.add_argument("--reference-passes", type=_whole, help="time so many tokens of the released loop (all)")
+    released.add_argument("--no-reference", action="store_true", help="leave the released loop out")
     timed.add_argument("--repeat", type=_whole, default=1, help="measure so often and take the fastest (%(default)s)")
-    timed.add_argument("--no-reference", action="store_true", help="leave the released loop out")
     timed.add_argument("--device", help="cpu, cuda or mps (the best there is)")
     timed.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
     timed.add_argument(
@@ -139,7 +141,10 @@ def _whole(text: str) -> int:
 
 
 def _window(text: str) -> int | str:
-    return text if text == "auto" else _whole(text)
+    if text == "auto":
+        return text
+    with _said(text, "is neither auto nor a whole number"):
+        return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ _ENOUGH = 0.05  # seconds of passes; the shorter they are, the more whatever els
 _TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, and larger windows cannot pay
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
-_HALF_WINDOW = 16  # in half precision, where a device multiplies so many codes nearly as fast as one
+_HALF_WINDOW = 16  # in half precision on other devices, which multiply so many codes nearly as fast as one
 _CPU_WINDOWS = {"amx_bf16": 16, "avx512_bf16": 8}  # in bfloat16 on a CPU, by what it multiplies with, best first
 _MEMORY = 0.98  # of what became of a guess, at the next one as far ahead
 

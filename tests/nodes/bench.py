@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 from comfy_pack import FAKE, PACK_NAME, ROOT
 
+from stylear.chameleon import Chameleon, ChameleonConfig
 from stylear.images import to_rgb
 
 __all__ = ["FAKE", "PACK_NAME", "ROOT", "StubEngine"]
@@ -16,8 +17,7 @@ class StubEngine:
     def __init__(self) -> None:
         names = ("base", "resampler", "image_encoder", "segmenter", "vqgan")
         self.parts = {name: torch.nn.Linear(2, 2) for name in names}
-        shape = SimpleNamespace(num_hidden_layers=3, num_key_value_heads=5, head_dim=7)
-        self.base = SimpleNamespace(config=shape, lm_head=torch.nn.Linear(1, 1).half())
+        self.base = Chameleon(ChameleonConfig(9, 40, 8, 3, 5, 5)).half()
         self.vqgan = SimpleNamespace(config=SimpleNamespace(channels=2, multipliers=(1,), codes=9), downsampling=4)
         patches = SimpleNamespace(proj=SimpleNamespace(kernel_size=(16, 16)))
         blocks = [SimpleNamespace(attn=SimpleNamespace(num_heads=1))]

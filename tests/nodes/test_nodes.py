@@ -244,6 +244,16 @@ def test_ar_sample_asks_for_the_memory_of_its_size_batch_guidance_and_condition(
     assert unguided < plain < apart < negative == batch and plain < conditional and plain < wide
 
 
+def test_ar_sample_asks_for_the_memory_of_the_device_it_draws_on_wherever_the_weights_rest(
+    nodes, model, asked_for, comfy, monkeypatch
+):
+    model.model.base.bfloat16()  # on a CPU keys and values are kept in float32
+    for device in ("cpu", "meta"):
+        monkeypatch.setattr(comfy.management, "get_torch_device", lambda device=device: torch.device(device))
+        nodes["ARSample"].execute(model=model, style="style", **SAMPLE | {"width": 2048, "height": 2048})
+    assert asked_for[0] > 1.5 * asked_for[1]
+
+
 def test_the_other_nodes_ask_for_the_memory_that_looking_at_a_picture_takes(nodes, model, asked_for):
     nodes["DepthCondition"].execute(model=model, image=PICTURE)
     nodes["SAMSubtract"].execute(model=model, style=STYLE, alpha=0.2, beta=0.8)

@@ -28,8 +28,24 @@ def test_a_bench_of_a_model_prints_a_line_for_the_released_loop_and_for_each_win
         ["window", "4"],
         ["window", "auto"],
     ]
-    assert lines[-1].startswith("roofline: ") and "of the measured memory bandwidth" in lines[-1]
+    assert any(line.startswith("roofline: ") and "of the measured memory bandwidth" in line for line in lines)
+    assert "ratio: the reference's CPU seconds over a line's" in told.out and "scaled up" not in told.out
     assert "measuring the released loop" in told.err
+
+
+def test_a_bench_says_that_the_released_loop_was_timed_for_a_part_of_the_picture(bundle, capsys):
+    asked = ["bench", "--model", str(bundle), "--windows", "1", "--device", "cpu", "--reference-passes"]
+    assert main([*asked, "3"]) == 0
+    assert capsys.readouterr().out.endswith("the reference's times are scaled up from its first 3 tokens\n")
+    assert main([*asked, "0"]) == 0
+    assert "scaled up" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("both", [["--model", "x", "--shape", "mini"], ["--no-reference", "--reference-passes", "3"]])
+def test_of_two_options_that_exclude_each_other_none_is_passed_over(both, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", *both])
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_a_bench_as_json_has_the_same_numbers_by_name(bundle, capsys):

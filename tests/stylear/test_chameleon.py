@@ -176,10 +176,11 @@ def test_a_full_cache_says_how_many_slots_are_needed():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_cpu_keys_and_values_are_kept_in_float32_and_memory_asked_for_that(dtype):
-    model = build().to(dtype)
-    kept = model.new_cache(3, 8).kept
-    assert kept.dtype == torch.float32 and cache_bytes(model, 3, 8) == kept.nbytes
+def test_on_a_cpu_keys_and_values_are_kept_in_float32_and_elsewhere_as_the_weights(dtype):
+    model, elsewhere = build().to(dtype), torch.device("meta")
+    here, there = model.new_cache(3, 8).kept, build().to(elsewhere, dtype).new_cache(3, 8).kept
+    assert here.dtype == torch.float32 and there.dtype == dtype
+    assert (cache_bytes(model, 3, 8), cache_bytes(model, 3, 8, elsewhere)) == (here.nbytes, there.nbytes)
 
 
 def test_logits_over_some_tokens_are_those_of_the_whole_vocabulary():
