@@ -12,6 +12,7 @@ import tiny_tokens
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import training.dpo
 from stylear.checkpoint import load_adapter
@@ -451,7 +452,7 @@ def test_an_answer_of_the_same_mini_stays_on_the_page_where_it_is_not_drawn(answ
     there.remarks.write_text("## d\nAnother look at it.\n")
     report.write_report(there)
     text = there.report.read_text()
-    assert text.count("Remarks:") == 1 and "Remarks: Another look at it.\n\n## e" in text
+    assert text.count("Remarks:") == 1 and "Remarks: Another look at it.\n\n<!-- of " in text
 
 
 @pytest.mark.parametrize("name", [*report.COUNTS, "recipe", "preferences"])
@@ -466,19 +467,19 @@ def test_an_answer_of_another_study_does_not_stay(answered, tmp_path, name):
 
 
 def test_no_answer_is_read_from_a_page_that_is_not_whole_or_of_this_study(tmp_path):
-    page, stamp = tmp_path / "page.md", report.STAMP.format("mine")
+    page, stamps = tmp_path / "page.md", {"a": "mine", "b": "mine too"}
+    one, other = (report.STAMP.format(stamp) for stamp in stamps.values())
     section = "# Head\n\n## a. One?\n\n**Verdict: the mini confirms.**\n\nRemarks: I see.\n\n"
-    page.write_text(section + stamp + "\n")
-    assert report.read_answers(page, "mine") == {
-        "a": ("confirms", "## a. One?\n\n**Verdict: the mini confirms.**", "I see.")
-    }
-    for text in (section, section + stamp + "\nmore", stamp + section + report.STAMP.format("another")):
+    page.write_text(f"{section}{one}\n\n## b. Two?\n\n**Verdict: the mini confirms.**\n\n{one}\n")
+    answer = ("confirms", "## a. One?\n\n**Verdict: the mini confirms.**", "I see.")
+    assert report.read_answers(page, stamps) == {"a": answer}
+    for text in (section, section + one + "\nmore", section + other, one + section):
         page.write_text(text)
-        assert report.read_answers(page, "mine") == {}
-    page.write_text("## a. One?\n\nNot drawn yet.\n\nRemarks: **Verdict: the mini confirms**\n\n" + stamp)
-    assert report.read_answers(page, "mine") == {}
-    page.write_bytes(b"\xff" + stamp.encode())
-    assert report.read_answers(page, "mine") == report.read_answers(tmp_path, "mine") == {}
+        assert report.read_answers(page, stamps) == {}
+    page.write_text("## a. One?\n\nNot drawn yet.\n\nRemarks: **Verdict: the mini confirms**\n\n" + one)
+    assert report.read_answers(page, stamps) == {}
+    page.write_bytes(b"\xff" + one.encode())
+    assert report.read_answers(page, stamps) == report.read_answers(tmp_path, stamps) == {}
 
 
 def test_an_answer_of_another_mini_does_not_stay_and_of_its_half_precision_does(answered, made, tmp_path):
@@ -494,6 +495,24 @@ def test_an_answer_of_another_mini_does_not_stay_and_of_its_half_precision_does(
     lora[next(iter(lora))] += 1
     write_adapter(folder, lora, resampler.state_dict(), {}, torch.float16)
     assert report.write_report(there) == {}
+
+
+def test_a_stamp_is_of_what_a_question_draws_with(answered, made, tmp_path):
+    work = shutil.copytree(made / "work", tmp_path / "work")
+    there = answered[0].model_copy(update={"work": work})
+
+    def stamps():
+        return {letter: report.stamp_of(there, letter) for letter in QUESTIONS}
+
+    before = stamps()
+    assert len(set(before.values())) == len(before)
+    for part, heard in {"sam": "bfi", "adapter": "bdefh", "judge": "abcdefghi"}.items():
+        (file,) = [*work.glob(f"{part}/{part}.safetensors"), *work.glob(f"{part}/adapter/model.safetensors")]
+        kept = file.read_bytes()
+        save_file({name: weight + 1 for name, weight in load_file(file).items()}, file)
+        assert "".join(letter for letter, stamp in stamps().items() if stamp != before[letter]) == heard
+        file.write_bytes(kept)
+    assert stamps() == before
 
 
 def test_real_pictures_are_read_again_only_after_what_they_are_read_with_has_changed(answered, monkeypatch):

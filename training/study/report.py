@@ -22,7 +22,7 @@ from .verdicts import CONFIRMS, CONTRADICTS, OPEN, Tested, Values, check, figure
 
 MEASURES = ("prompt", "style", "nearest", "leak", "pull", "balance")
 COUNTS = ("steps", "batch", "seed", "cases", "preference_steps", "pictures", "few", "first_seed", "draws")
-STAMP = "<!-- of {} -->"  # the last line of the page
+STAMP = "<!-- of {} -->"  # the last line of an answer
 VERDICT = re.compile(rf"\*\*Verdict: the mini ({CONFIRMS}|{CONTRADICTS}|{OPEN})")
 
 RULE = """
@@ -54,16 +54,16 @@ def write_report(settings: StudySettings) -> dict[str, str]:
     trained and drawn: so a study that was begun elsewhere goes on.
     """
     subjects, page = Subjects.of(settings), settings.report
-    folder, stamp = page.with_suffix(""), stamp_of(settings)
+    folder, stamps = page.with_suffix(""), {letter: stamp_of(settings, letter) for letter in QUESTIONS}
     found, remarks = {}, read_remarks(settings.remarks)
-    before = read_answers(page, stamp)
+    before = read_answers(page, stamps)
     parts: list[str] = []
     for letter, question in QUESTIONS.items():
         rows = _values(settings, question)
         if not all(name in rows for name in question.rows):
             if letter in before and not _is_stale(settings, question):
                 found[letter], text, told = before[letter]
-                parts.append("\n".join([text, *_remarks(remarks.get(letter) or told)]))
+                parts.append("\n".join([text, *_end(remarks.get(letter) or told, stamps[letter])]))
                 continue
             parts.append(
                 f"## {letter}. {question.title}\n\nNot drawn yet: `python -m training study --question {letter}`."
@@ -75,43 +75,50 @@ def write_report(settings: StudySettings) -> dict[str, str]:
         plot(scored, folder / f"{letter}_plot.png")
         pictures(settings, subjects, question, folder / f"{letter}_pictures.webp")
         less = {claim: _less_pull(claim, rows, settings.draws) for claim in question.claims}
-        told = (rows, scored, tested, less, found[letter], folder.name, remarks.get(letter))
-        parts.append(_section(question, subjects.instruments.judge.style_names, *told))
-    text = "\n\n".join([_head(settings, subjects, found), *parts, STAMP.format(stamp)]) + "\n"
+        told = (rows, scored, tested, less, found[letter], folder.name)
+        section = _section(question, subjects.instruments.judge.style_names, *told)
+        parts.append("\n".join([section, *_end(remarks.get(letter), stamps[letter])]))
+    text = "\n\n".join([_head(settings, subjects, found), *parts]) + "\n"
     write_atomically(page, lambda draft: draft.write_text(text, encoding="utf-8"))
     return found
 
 
-def stamp_of(settings: StudySettings) -> str:
-    """What tells the answers of one mini to these questions, as much trained and drawn, from others: a hash, the same
-    for an adapter and its bundled half precision."""
-    s, digest = settings, hashlib.sha256()
-    told = {name: STAGES[name].content(s.work) for name in ("base", "vqgan", "clip", "sam", "judge")}
-    told |= {name: getattr(s, name) for name in COUNTS}
+def stamp_of(settings: StudySettings, letter: str) -> str:
+    """What tells an answer to a question of one mini, as much trained and drawn, from others: a hash.
+
+    It is of what the question draws with, so that another adapter leaves the answers of variants that are trained for
+    the study alone. The same for an adapter and its bundled half precision.
+    """
+    s, digest, question = settings, hashlib.sha256(), QUESTIONS[letter]
+    variants = {cell.variant: VARIANTS[cell.variant] for cell in question.rows.values()}
+    parts = ["base", "vqgan", "clip", "judge"]
+    if any(cell.how.mask == "sam" for cell in question.rows.values()):
+        parts.append("sam")
+    told = {name: STAGES[name].content(s.work) for name in parts} | {name: getattr(s, name) for name in COUNTS}
     told |= {
         "recipe": kept(shared_recipe(s)),
         "preferences": kept(shared_preferences(s)),
-        "asked": repr((QUESTIONS, VARIANTS)),
+        "asked": repr((question, variants)),
     }
     digest.update(json.dumps(told, sort_keys=True).encode())
-    lora, resampler = load_adapter(s.parts(VARIANTS[SHIPPED]).adapter)
-    for name, value in sorted({**lora, **resampler.state_dict()}.items()):
-        digest.update(name.encode() + value.half().contiguous().numpy().tobytes())
+    if any(SHIPPED in (one.name, one.of) for one in variants.values()):
+        lora, resampler = load_adapter(s.parts(VARIANTS[SHIPPED]).adapter)
+        for name, value in sorted({**lora, **resampler.state_dict()}.items()):
+            digest.update(name.encode() + value.half().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def read_answers(page: Path, stamp: str) -> dict[str, tuple[str, str, str]]:
-    """Verdict, section and remarks of each question that a page answers; none of a page with another stamp."""
+def read_answers(page: Path, stamps: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
+    """Verdict, section and remarks of each question that a page answers; none of an answer with another stamp."""
     try:
-        text = page.read_text(encoding="utf-8").rstrip()
+        text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):  # none yet, or none of ours
         return {}
-    if not text.endswith(STAMP.format(stamp)):
-        return {}
-    body, answers = text.removesuffix(STAMP.format(stamp)), {}
-    for part in re.split(r"^(?=## [a-i]\. )", body, flags=re.MULTILINE)[1:]:
-        section, _, told = part.strip().partition("\n\nRemarks: ")
-        if verdict := VERDICT.search(section):
+    answers = {}
+    for part in re.split(r"^(?=## [a-i]\. )", text, flags=re.MULTILINE)[1:]:
+        body, stamp = part.strip(), STAMP.format(stamps[part[3]])
+        section, _, told = body.removesuffix(stamp).strip().partition("\n\nRemarks: ")
+        if body.endswith(stamp) and (verdict := VERDICT.search(section)):
             answers[part[3]] = verdict[1], section, told
     return answers
 
@@ -203,7 +210,6 @@ def _section(
     less_pull: Mapping[Claim, dict],
     verdict: str,
     folder: str,
-    remarks: str | None,
 ) -> str:
     letter = question.letter
     lines = [
@@ -219,11 +225,11 @@ def _section(
         f"![Figures with intervals]({folder}/{letter}_plot.png)", "",
         f"![Pictures, row by row]({folder}/{letter}_pictures.webp)",
     ]  # fmt: skip
-    return "\n".join([*lines, *_remarks(remarks)])
+    return "\n".join(lines)
 
 
-def _remarks(text: str | None) -> list[str]:
-    return ["", f"Remarks: {text}"] if text else []
+def _end(remarks: str | None, stamp: str) -> list[str]:
+    return [*(["", f"Remarks: {remarks}"] if remarks else []), "", STAMP.format(stamp)]
 
 
 def best_of_grid(scored: Mapping[str, Mapping[str, tuple]]) -> list[str]:
