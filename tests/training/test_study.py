@@ -473,13 +473,32 @@ def test_no_answer_is_read_from_a_page_that_is_not_whole_or_of_this_study(tmp_pa
     page.write_text(f"{section}{one}\n\n## b. Two?\n\n**Verdict: the mini confirms.**\n\n{one}\n")
     answer = ("confirms", "## a. One?\n\n**Verdict: the mini confirms.**", "I see.")
     assert report.read_answers(page, stamps) == {"a": answer}
-    for text in (section, section + one + "\nmore", section + other, one + section):
+    for text in (section, section + other, one + section):
         page.write_text(text)
         assert report.read_answers(page, stamps) == {}
+    for text in (f"\ufeff{section}{one}\nmore", f"{section}{one}".replace("\n", "\r\n")):
+        page.write_bytes(text.encode())
+        assert report.read_answers(page, stamps) == {"a": answer}
     page.write_text("## a. One?\n\nNot drawn yet.\n\nRemarks: **Verdict: the mini confirms**\n\n" + one)
     assert report.read_answers(page, stamps) == {}
-    page.write_bytes(b"\xff" + one.encode())
-    assert report.read_answers(page, stamps) == report.read_answers(tmp_path, stamps) == {}
+    assert report.read_answers(tmp_path / "none", stamps) == {}
+
+
+@pytest.mark.parametrize("name", ["report", "remarks"])
+def test_a_page_that_cannot_be_read_is_not_written_over_and_told_before_any_work(answered, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(command, "_make_all", None)
+    file, folder = tmp_path / "damaged.md", tmp_path / "folder"
+    file.write_bytes(b"\xff## a. One?")
+    folder.mkdir()
+    for path in (file, folder):
+        with pytest.raises(BadInput, match="mend it or move it away"):
+            command.run(answered[0].model_copy(update={name: path}))
+    assert file.read_bytes() == b"\xff## a. One?"
+
+
+def test_remarks_of_one_question_in_two_places_are_both_taken(tmp_path):
+    (tmp_path / "remarks.md").write_bytes("\ufeff## a\nOne.\n\n## b\n\n## a\nTwo.\n".encode())
+    assert report.read_remarks(tmp_path / "remarks.md") == {"a": "One.\n\nTwo."}
 
 
 def test_an_answer_of_another_mini_does_not_stay_and_of_its_half_precision_does(answered, made, tmp_path):

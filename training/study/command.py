@@ -11,7 +11,7 @@ from ..processes import pool
 from .cells import draw_cells
 from .plan import survey
 from .questions import Cell, Variant
-from .report import write_report
+from .report import check_texts, write_report
 from .settings import StudySettings
 from .variants import make
 
@@ -21,9 +21,11 @@ __all__ = ["StudySettings", "run"]
 def run(settings: StudySettings) -> str:
     """Do what is not done yet and write the page from all answers there are; with `plan` only say what that is.
 
-    Raises MissingPart for what `pretrain` has to make first, BadInput where a folder is of another recipe or input.
+    Raises MissingPart for what `pretrain` has to make first, BadInput where a folder is of another recipe or input and
+    where the page or its remarks cannot be read.
     """
     plan = survey(settings)
+    check_texts(settings)
     if settings.plan:
         return str(plan)
     if plan.obstacles:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stylear.checkpoint import load_adapter
+from stylear.errors import BadInput
 
 from ..loop import write_atomically
 from ..output import provenance, read_json
@@ -43,8 +44,16 @@ with k comparisons in a claim their intervals are of 100 − 5/k percent. The mi
 otherwise *cannot tell*. A question's verdict is that of the paper's claims, or of ours where it makes none: contradicts
 if one of them is contradicted, confirms if all are confirmed. With many claims one may fail by chance. `pull` was added
 when leaks turned out to be too few to compare, so no claim is about it; beside each claim about leaks stands how much
-less pull there is. One training stands behind each variant, so intervals are of pictures drawn, not of trainings.
+less pull there is. Where hardly anything leaks, that a row leaks no more than another is soon confirmed and says
+little. One training stands behind each variant, so intervals are of pictures drawn, not of trainings; questions that
+were answered on different machines have trainings of their own, with the same recipe and seed.
 """.strip()
+
+
+def check_texts(settings: StudySettings) -> None:
+    """BadInput, before hours of work, if the page or the remarks that it is made of cannot be read."""
+    _text(settings.report)
+    _text(settings.remarks)
 
 
 def write_report(settings: StudySettings) -> dict[str, str]:
@@ -110,15 +119,11 @@ def stamp_of(settings: StudySettings, letter: str) -> str:
 
 def read_answers(page: Path, stamps: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
     """Verdict, section and remarks of each question that a page answers; none of an answer with another stamp."""
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):  # none yet, or none of ours
-        return {}
-    answers = {}
+    text, answers = _text(page), {}
     for part in re.split(r"^(?=## [a-i]\. )", text, flags=re.MULTILINE)[1:]:
-        body, stamp = part.strip(), STAMP.format(stamps[part[3]])
-        section, _, told = body.removesuffix(stamp).strip().partition("\n\nRemarks: ")
-        if body.endswith(stamp) and (verdict := VERDICT.search(section)):
+        body, stamped, _ = part.rpartition(STAMP.format(stamps[part[3]]))
+        section, _, told = body.strip().partition("\n\nRemarks: ")
+        if stamped and (verdict := VERDICT.search(section)):
             answers[part[3]] = verdict[1], section, told
     return answers
 
@@ -131,11 +136,20 @@ def _is_stale(settings: StudySettings, question: Question) -> bool:
 
 def read_remarks(file: Path) -> dict[str, str]:
     """A person's remarks by question: what stands under `## LETTER` in the file, if there is one."""
-    if not file.exists():
-        return {}
-    parts = re.split(r"^## ([a-i])\b.*$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found = dict(zip(parts[1::2], map(str.strip, parts[2::2]), strict=True))
-    return {letter: text for letter, text in found.items() if text}
+    parts = re.split(r"^## ([a-i])\b.*$", _text(file), flags=re.MULTILINE)
+    found = {}
+    for letter, text in zip(parts[1::2], map(str.strip, parts[2::2]), strict=True):
+        if text:
+            found[letter] = f"{found[letter]}\n\n{text}" if letter in found else text
+    return found
+
+
+def _text(file: Path) -> str:
+    """What a file says, nothing if there is none; BadInput for one that cannot be read, lest it be written over."""
+    try:
+        return file.read_text(encoding="utf-8-sig") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is not a page of text that can be read: mend it or move it away. {error}") from error
 
 
 def _values(settings: StudySettings, question: Question) -> dict[str, Values]:
