@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from training.output import write_json
+
 from .report import lines, total
 
 DESCRIPTION = "Try many hostile cases, new ones each time; prints cases tried, faults survived and load held."
@@ -43,7 +45,7 @@ def main() -> int:
         if status and not figures.get("failed"):
             return status  # stopped, or broken before it could count
         if given.json:
-            _write(given.json, {"asked": asked, "families": families, "all": total(families)})
+            write_json(given.json, {"asked": asked, "families": families, "all": total(families)})
     print("\n" + "\n".join(lines(families)))
     return int(any(figures.get("failed") for figures in families.values()))
 
@@ -58,12 +60,6 @@ def _try(file: Path, given: argparse.Namespace) -> tuple[int, dict[str, int]]:
         status = subprocess.call([sys.executable, "-m", "pytest", *words], env=environment)
         families = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
         return status, total(families)
-
-
-def _write(file: Path, figures: dict) -> None:
-    draft = file.with_name(f"{file.name}.part")
-    draft.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
 
 
 if __name__ == "__main__":
