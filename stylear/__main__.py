@@ -163,6 +163,7 @@ def bench(options: argparse.Namespace) -> None:
     result = measures.run(
         *(subject, options.windows, settings, batch, passes, options.quantize, options.compile),
         repeat=whole("--repeat", options.repeat, 1, 1000),
+        pictures=whole("--pictures", options.pictures, 1, 1000),
         said=lambda name: print(f"measuring {name}", file=sys.stderr),
     )
     print(json.dumps(result, indent=1) if options.json else measures.table(result))

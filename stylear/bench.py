@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from .checkpoint import Place, find, is_merged, load_adapter, load_base
 from .drawing import SamplingSettings, guide
 from .images import open_image
 from .memory import cache_bytes
-from .pace import Pace, Windows
+from .pace import Pace
 from .pipeline import MINI, MINI_REMEDY, StyleAR
 from .quantize import quantize
 from .reference import reference_codes, reference_model
@@ -62,10 +64,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `cpu_seconds` are of the process, `share` is of the measured bandwidth."""
+    """One line of the table, means over pictures; `cpu_seconds` are the process's, `share` is of the bandwidth."""
 
     name: str
-    passes: int
+    passes: float
     ms_a_pass: float
     seconds: float
     cpu_seconds: float
@@ -153,6 +155,7 @@ def run(
     kinds: Sequence[str] = (),
     compile: bool = False,
     repeat: int = 1,
+    pictures: int = 4,
     said: Callable[[str], None] = lambda name: None,
 ) -> dict:
     """Measure the released loop, unless `reference_passes` is 0, and every window; a dict of plain values for JSON.
@@ -160,9 +163,11 @@ def run(
     `reference_passes`: how many tokens to time the released loop for, whose time is then scaled to the whole picture
     and to `batch` pictures; all by default. `kinds`: of quantisation, whose windows are measured in place of the whole
     decoder's, with what they lose (see `losses`); `subject.base` is the last of them in the end. `compile`: measure
-    each window once more with passes that torch.compile rewrote, behind a picture that is not timed, or warn why it
-    cannot. `repeat`: how often each line is measured, whose fastest run counts. The released loop keeps float32. Times
-    include the prefill and what is drawn, not the VQGAN. `said` hears what is being measured.
+    each window once more with passes that torch.compile rewrote, or warn why it cannot. `pictures`: how many, or how
+    many batches, a window draws, of seed 0 and on, behind one that is not timed: how many guesses come true differs by
+    a fifth from picture to picture. The released loop draws one. `repeat`: how often each
+    is drawn, whose fastest run counts. The released loop keeps float32. Times include the prefill and what is drawn,
+    not the VQGAN. `said` hears what is being measured.
     """
     for window in windows:
         if window != "auto":
@@ -195,19 +200,14 @@ def run(
         if compiled and base.compile_passes():
             continue
         for window in windows:
-            name, chosen, seen = " ".join(filter(None, (kind, compiled * "compiled", f"window {window}"))), window, []
+            name, passes = " ".join(filter(None, (kind, compiled * "compiled", f"window {window}"))), []
             said(name)
-            if window == "auto":
-                chosen = Pace().windows(base, len(subject.vocabulary.code_ids), rows, codes_in(subject.grid))
-
-            def draw(base: Chameleon = base, chosen: int | Windows = chosen, seen: list = seen) -> None:
-                seen.clear()
-                sample(base, *start, range(batch), settings, lambda *step: seen.append(step), window=chosen)
-
-            if compiled:
-                draw()
-            measured = _measured(device, draw, repeat)
-            lines.append(_row(name, len(seen), 1.0, measured, first, matrices + cache, bandwidth, on_gpu))
+            draw = partial(_draw, subject, base, settings, window, Pace(), passes)
+            draw(range(batch))
+            passes.clear()
+            batches = [range(n * batch, (n + 1) * batch) for n in range(pictures)]
+            runs = [_measured(device, partial(draw, seeds), repeat) for seeds in batches]
+            lines.append(_row(name, mean(passes), 1.0, _mean(runs), first, matrices + cache, bandwidth, on_gpu))
     return {
         "subject": subject.name,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -218,6 +218,7 @@ def run(
         "quantized": lost,
         "picture": [height, width],
         "batch": batch,
+        "pictures": pictures,
         **asdict(settings),
         "bandwidth_gb_a_second": bandwidth / 1e9,
         "scaled_from": timed if timed < tokens else None,
@@ -299,7 +300,7 @@ def table(result: Mapping) -> str:
     for row in result["rows"]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         lines.append(
-            f"{row['name']:<20}{row['passes']:>8}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
+            f"{row['name']:<20}{row['passes']:>8.0f}{row['ms_a_pass']:>10.3f}{row['seconds']:>10.3f}"
             f"{row['cpu_seconds']:>9.3f}{ratio:>8}{row['gb_a_second']:>8.2f}{row['share']:>7.0%}{row['peak_mib']:>10.0f}"
         )
     for lost in reversed(result["quantized"]):
@@ -313,9 +314,28 @@ def table(result: Mapping) -> str:
     clock, timed = "CPU seconds" if result["device"] == "cpu" else "seconds", result["scaled_from"]
     lines += [f"ratio: the reference's {clock} over a line's; limit: GB/s over what memory is read at"]
     lines += [f"peak: the most memory {'this process took by then' if result['device'] == 'cpu' else 'of the device'}"]
+    lines += [f"each window is the mean of {result['pictures']} pictures or batches, behind one that is not timed"]
     if timed:
         lines += [f"the reference's times are scaled up from its first {timed} tokens"]
     return "\n".join(lines)
+
+
+def _draw(
+    subject: Subject,
+    base: Chameleon,
+    settings: SamplingSettings,
+    window: int | str,
+    pace: Pace,
+    passes: list[int],
+    seeds: range,
+) -> None:
+    """Draw a batch and append to `passes` how many it took."""
+    rows, seen = len(seeds) * (1 + (settings.cfg != 1)), []
+    if window == "auto":
+        window = pace.windows(base, len(subject.vocabulary.code_ids), rows, codes_in(subject.grid))
+    start = (subject.vocabulary, subject.prompt, subject.grid)
+    sample(base, *start, seeds, settings, lambda *step: seen.append(step), window=window)
+    passes.append(len(seen))
 
 
 def _bytes_read(base: Chameleon, subject: Subject) -> int:
@@ -328,6 +348,12 @@ def _bytes_read(base: Chameleon, subject: Subject) -> int:
 def _measured(device: torch.device, call: Callable[[], object], repeat: int) -> tuple[float, float, float]:
     """Of the fastest of several runs what `_run_once` measures."""
     return min((_run_once(device, call) for _ in range(repeat)), key=lambda run: run[device.type == "cpu"])
+
+
+def _mean(runs: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """The mean times of several runs, and the highest peak."""
+    seconds, cpu, peaks = zip(*runs, strict=True)
+    return mean(seconds), mean(cpu), max(peaks)
 
 
 def _run_once(device: torch.device, call: Callable[[], object]) -> tuple[float, float, float]:
@@ -355,7 +381,7 @@ def _peak(device: torch.device) -> int:
 
 def _row(
     name: str,
-    passes: int,
+    passes: float,
     scale: float,
     measured: tuple[float, float, float],
     first: Row | None,

@@ -178,7 +178,7 @@ class Chameleon(nn.Module):
         cos, sin = angles.cos(), angles.sin()
         return Cache(
             kept=like.new_zeros(shape, dtype=self.attends_in()),
-            turns=torch.cat((cos, cos, -sin, sin), dim=-1).to(like.dtype).unflatten(-1, (2, -1)),
+            turns=torch.cat((cos, cos, -sin, sin), dim=-1).to(self.attends_in()).unflatten(-1, (2, -1)),
             places=places,
             first=torch.arange(0, rows * slots, slots, device=like.device)[:, None],
             lengths=[0] * rows,

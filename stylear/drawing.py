@@ -74,11 +74,16 @@ class Noise:
         self._kept = torch.zeros(len(seeds), room, codes, device=device)
 
     def reach(self, picture: int, end: int) -> None:
-        """Draw the noise of a picture's places up to `end`."""
-        for place in range(self._drawn[picture], end):
-            drawn = exponential(self._kept.shape[2], self._generators[picture])
-            self._kept[picture, place % self._room] = drawn.log_().mul_(-self._temperature)
-        self._drawn[picture] = max(end, self._drawn[picture])
+        """Draw the noise of a picture's places up to `end`, at most `room` new ones."""
+        places = range(self._drawn[picture], end)
+        if places:
+            codes, generator = self._kept.shape[2], self._generators[picture]
+            drawn = torch.stack([exponential(codes, generator) for _ in places])
+            noise, begin = drawn.log_().mul_(-self._temperature), places.start % self._room
+            over = max(0, begin + len(places) - self._room)
+            self._kept[picture, begin : begin + len(places)] = noise[: len(places) - over]
+            self._kept[picture, :over] = noise[len(places) - over :]
+            self._drawn[picture] = end
 
     def at(self, picture: int, first: int, count: int) -> Tensor:
         """Noise float32 [count, codes] of a picture's places from `first` on, among its last `room` drawn."""

@@ -89,7 +89,8 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     released = timed.add_mutually_exclusive_group()
     released.add_argument("--reference-passes", type=_whole, help="time so many tokens of the released loop (all)")
     released.add_argument("--no-reference", action="store_true", help="leave the released loop out")
-    timed.add_argument("--repeat", type=_whole, default=1, help="measure so often and take the fastest (%(default)s)")
+    timed.add_argument("--pictures", type=_whole, default=4, help="mean over so many, or so many batches (%(default)s)")
+    timed.add_argument("--repeat", type=_whole, default=1, help="draw each so often and take the fastest (%(default)s)")
     timed.add_argument("--device", help="cpu, cuda or mps (the best there is)")
     timed.add_argument("--dtype", help="float32, bfloat16 or float16 (bfloat16 on cuda, else float32)")
     timed.add_argument(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_NEWEST = 0.7  # how much a law counts beside those that earlier passes gave the same place
+_NEWEST = 0.8  # how much a law counts beside those that earlier passes gave the same place
 
 
 class Outlook:

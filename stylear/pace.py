@@ -18,24 +18,28 @@ _REPEATS = 2  # at least, of which the first also warms up
 _ENOUGH = 0.05  # seconds of passes; the shorter they are, the more whatever else runs disturbs one
 _TOKENS = 512  # of all rows; a pass of more is bound by arithmetic everywhere, and larger windows cannot pay
 _WORTH = 1.03  # how much faster a window has to look than one code a pass
+_NEAR = 0.92  # of the best speed; the largest such window is taken, for its passes also better the guesses to come
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
 _HALF_WINDOW = 16  # in half precision on other devices, which multiply so many codes nearly as fast as one
-_CPU_WINDOWS = {"amx_bf16": 16, "avx512_bf16": 8}  # in bfloat16 on a CPU, by what it multiplies with, best first
+_CPU_WINDOWS = {"amx_bf16": 16, "avx512_bf16": 12}  # in bfloat16 on a CPU, by what it multiplies with, best first
+_NEW = 0.1  # how much the newest pass counts in what is done around passes
 _MEMORY = 0.98  # of what became of a guess, at the next one as far ahead
 
 
 class Windows:
     """Chooses the window of each pass of one call.
 
-    `costs`: what a pass of each allowed window costs, in any unit. With one there is nothing to choose. With several
-    the expected codes a pass are weighed against the cost: 1 + p0 + p0 p1 + ..., where a guess with j guesses before
-    it comes true with probability pj if those did. Each is counted by itself, for they differ: behind several that
-    came true another mostly does. In float32 no choice changes a picture.
+    `costs`: what a pass of each allowed window costs, in any unit; what is done around a pass, whatever its window, is
+    learnt from what passes took and added. With one there is nothing to choose. With several the expected codes a pass
+    are weighed against the cost: 1 + p0 + p0 p1 + ..., where a guess with j guesses before it comes true with
+    probability pj if those did. Each is counted by itself, for they differ: behind several that came true another
+    mostly does. In float32 no choice changes a picture.
     """
 
     def __init__(self, costs: Mapping[int, float]):
         self._costs = dict(costs)
         self._right, self._tried = [_HOPED * _TRUST] * self.most, [_TRUST] * self.most
+        self._around, self._took = 0.0, 0
 
     @property
     def most(self) -> int:
@@ -46,9 +50,9 @@ class Windows:
         """The window for the next pass."""
         least = min(self._costs)
         codes = self._expected()
-        speeds = {window: codes[window - 1] / cost for window, cost in self._costs.items()}
-        best = max(speeds, key=speeds.get)
-        return best if speeds[best] > _WORTH * speeds[least] else least
+        speeds = {window: codes[window - 1] / (cost + self._around) for window, cost in self._costs.items()}
+        enough = max(_NEAR * max(speeds.values()), _WORTH * speeds[least])
+        return max((window for window, speed in speeds.items() if speed > enough), default=least)
 
     def ahead(self, window: int) -> int:
         """How many codes to guess beyond a pass: with a choice at least one, to see whether guesses come true."""
@@ -58,6 +62,11 @@ class Windows:
         """Whether a guess came true, with `before` guesses of the same pass that did before it."""
         self._right[before] = _MEMORY * self._right[before] + right
         self._tried[before] = _MEMORY * self._tried[before] + 1
+
+    def took(self, window: int, cost: float) -> None:
+        """What a pass of an allowed window took, with all that was done around it."""
+        self._took += 1
+        self._around += max(1 / self._took, _NEW) * (max(0.0, cost - self._costs[window]) - self._around)
 
     def _expected(self) -> list[float]:
         """The expected codes of a pass of window 1, 2 and so on."""
@@ -124,7 +133,7 @@ def _measure(
     """Seconds of a pass: the best of a few."""
     check_room(model, rows, _SLOTS + window)
     cache, head = model.new_cache(rows, _SLOTS + window), model.lm_head.weight[:codes]
-    clock = _clock(head.device)
+    clock = clock_of(head.device)
     passes, embeddings, seconds = Passes(model, cache), head.new_zeros(rows, window, head.shape[1]), []
     while len(seconds) < _REPEATS or len(seconds) * min(seconds) < _ENOUGH:
         if cancelled and cancelled():
@@ -136,6 +145,6 @@ def _measure(
     return min(seconds)
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
+def clock_of(device: torch.device) -> Callable[[], float]:
     """A clock for passes: on a CPU one that stands still while other programs run, too coarse on Windows."""
     return time.thread_time if device.type == "cpu" and sys.platform != "win32" else time.perf_counter

@@ -12,7 +12,7 @@ from .errors import BadCheckpoint, BadInput, Cancelled
 from .graphs import Passes
 from .memory import check_room
 from .outlook import Outlook
-from .pace import Windows
+from .pace import Windows, clock_of
 from .vocabulary import LATENTS_PER_GRID, Prompt, Vocabulary
 
 _UNKNOWN = -1  # a code that is neither drawn nor guessed; read as a line end
@@ -116,6 +116,7 @@ class _Run:
         self.begun = [len(start) for start in self.starts]
         self.rows, self.slots = len(seeds) * len(self.begun), max(self.begun) + self._at(self.total - 1)
         check_room(model, self.rows, self.slots)
+        self.clock = clock_of(device)
         self.noise, self.outlook, reach = None, None, 2 * min(windows.most, self.total) + 1
         if settings.top_k > 1:
             self.noise = Noise(seeds, codes, settings.temperature, reach, device)
@@ -135,9 +136,11 @@ class _Run:
     @torch.inference_mode()
     def advance(self) -> None:
         """Draw at least one code of each unfinished picture, and at most the window."""
-        window = min(self.windows.best(), self.total)
-        hidden = self._read(min(window, self.total - self.done)) if self.done else self._prefill()
+        window, begun, start = min(self.windows.best(), self.total), self.done, self.clock()
+        hidden = self._read(min(window, self.total - begun)) if begun else self._prefill()
         self._settle(hidden, self.windows.ahead(window))
+        if 0 < begun <= self.total - window:
+            self.windows.took(window, self.clock() - start)
         self._drop_finished()
 
     def _at(self, place: int) -> int:

@@ -111,6 +111,30 @@ def test_one_command_says_what_each_quantisation_loses(capsys, small):
     assert [row["name"] for row in result["rows"]] == ["int8 window 1", "int4 window 1"]
 
 
+def test_a_window_is_the_mean_of_several_pictures_of_their_own_seeds(capsys, small, monkeypatch):
+    """Of two batches of two, with a warming picture before them."""
+    seconds, drawn = iter([(9.0, 9.0, 5.0), (1.0, 3.0, 7.0), (8.0, 8.0, 6.0), (2.0, 5.0, 4.0)]), []
+
+    def sample_of_three_passes(model, vocabulary, prompt, grid, seeds, settings, progress, window):
+        drawn.append(list(seeds))
+        for done in range(2 + len(drawn) // 4):
+            progress(done, 8)
+
+    def run_once(device, call):
+        call()
+        return next(seconds)
+
+    monkeypatch.setattr(bench, "sample", sample_of_three_passes)
+    monkeypatch.setattr(bench, "_run_once", run_once)
+    asked = ["--shape", "mini", "--windows", "2", "--no-reference", "--batch", "2", "--pictures", "2", "--repeat", "2"]
+    assert main(["bench", *asked, "--json", "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert drawn == [[0, 1], [0, 1], [0, 1], [2, 3], [2, 3]] and result["pictures"] == 2
+    row = result["rows"][0]
+    assert (row["seconds"], row["cpu_seconds"], row["peak_mib"]) == (1.5, 4.0, 7.0)
+    assert row["passes"] == 2.5
+
+
 def test_the_fastest_of_several_runs_counts(monkeypatch):
     runs = iter([(1.0, 3.0, 8.0), (2.0, 1.0, 8.0), (3.0, 2.0, 8.0)])
     monkeypatch.setattr(bench, "_run_once", lambda device, call: next(runs))
@@ -160,6 +184,7 @@ def test_a_random_lora_of_a_shape_changes_nothing():
         ("--windows", "17"),
         ("--batch", "0"),
         ("--repeat", "0"),
+        ("--pictures", "0"),
         ("--top-k", "0"),
         ("--model", "/nowhere"),
     ],

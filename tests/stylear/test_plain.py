@@ -1,11 +1,14 @@
 """Passes on a CPU without modules compute what the modules compute."""
 
+import gc
+
 import pytest
 import torch
 
+from stylear import plain
 from stylear.chameleon import Chameleon, ChameleonConfig
 from stylear.graphs import Passes
-from stylear.plain import Plain
+from stylear.plain import Plain, _Packed
 from stylear.quantize import quantize
 
 
@@ -20,6 +23,17 @@ def build(dtype: torch.dtype = torch.float32, **shape) -> Chameleon:
     return model.to(dtype).lay_out()
 
 
+@pytest.fixture(params=["packed", "as they are"])
+def matrices(request, monkeypatch) -> None:
+    """Has passes read with the matrices that oneDNN ordered, however few the tokens, or never."""
+    if request.param == "as they are":
+        monkeypatch.setattr(_Packed, "suits", lambda model: False)
+    elif not _Packed.suits(build()):
+        pytest.skip("PyTorch has no packed matrices on this machine")
+    monkeypatch.setattr(_Packed, "pays", lambda packed, tokens: True)
+
+
+@pytest.mark.usefixtures("matrices")
 @pytest.mark.parametrize("lengths", [[3, 3], [5, 2]], ids=["equal lengths", "unequal lengths"])
 @pytest.mark.parametrize("n", [1, 4])
 @pytest.mark.parametrize("kv_heads", [6, 2])
@@ -39,6 +53,7 @@ def test_a_plain_pass_reads_and_keeps_what_the_modules_do(kv_heads, n, lengths):
     assert torch.equal(embeddings, given)
 
 
+@pytest.mark.usefixtures("matrices")
 def test_a_plain_pass_in_bfloat16_is_as_near_to_float32_as_the_modules_are():
     exact, half = build(), build(torch.bfloat16)
     embeddings = torch.randn(1, 7, 48, generator=torch.Generator().manual_seed(1))
@@ -48,6 +63,51 @@ def test_a_plain_pass_in_bfloat16_is_as_near_to_float32_as_the_modules_are():
         for read in (half.read, Plain(half).read)
     ]
     assert errors[1] < 1.5 * errors[0]
+
+
+def start_of(model: Chameleon) -> tuple:
+    """Seven tokens and an empty cache for them."""
+    return torch.randn(1, 7, 48, generator=torch.Generator().manual_seed(1)), model.new_cache(1, 7)
+
+
+def read_by(model: Chameleon) -> torch.Tensor:
+    return model(*start_of(model), read=Plain(model).read)
+
+
+def test_matrices_are_packed_once_for_a_model_and_again_when_its_weights_change():
+    model = build()
+    if not _Packed.suits(model):
+        pytest.skip("PyTorch has no packed matrices on this machine")
+    before, packed = read_by(model), _Packed.of(model)
+    assert _Packed.of(model) is packed
+    model.model.layers[1].mlp.down_proj.weight.mul_(2)
+    assert _Packed.of(model) is not packed
+    written = read_by(model)
+    assert not torch.allclose(written, before)
+    torch.testing.assert_close(written, model(*start_of(model)), atol=1e-5, rtol=1e-5)
+    weights = {name: weight + 1 for name, weight in model.state_dict().items()}
+    model.load_state_dict(weights, assign=True)
+    torch.testing.assert_close(read_by(model), model(*start_of(model)), atol=1e-5, rtol=1e-5)
+
+
+def test_matrices_made_in_inference_mode_are_packed_too():
+    with torch.inference_mode():
+        model = build()
+        torch.testing.assert_close(read_by(model), model(*start_of(model)), atol=1e-5, rtol=1e-5)
+
+
+def test_packed_matrices_go_with_their_model():
+    model = build()
+    Plain(model)
+    known = len(_Packed._known)
+    del model
+    gc.collect()
+    assert len(_Packed._known) == known - 1
+
+
+def test_large_matrices_are_not_copied(monkeypatch):
+    monkeypatch.setattr(plain, "_ROOM", 1000)
+    assert not _Packed.suits(build())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
