@@ -21,7 +21,7 @@ _WORTH = 1.03  # how much faster a window has to look than one code a pass
 _NEAR = 0.92  # of the best speed; the largest such window is taken, for its passes also better the guesses to come
 _HOPED, _TRUST = 0.8, 2.0  # the share of guesses that come true before any was seen, and how many those count for
 _HALF_WINDOW = 16  # in half precision on other devices, which multiply so many codes nearly as fast as one
-_CPU_WINDOWS = {"amx_bf16": 16, "avx512_bf16": 12}  # in bfloat16 on a CPU, by what it multiplies with, best first
+_CPU_WINDOWS = {"amx_bf16": 16, "avx512_bf16": 8}  # in bfloat16 on a CPU, by what it multiplies with, best first
 _NEW = 0.1  # how much the newest pass counts in what is done around passes
 _MEMORY = 0.98  # of what became of a guess, at the next one as far ahead
 
