@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .chameleon import QK_NORM_EPS, Cache, Chameleon, Step
 
-_ROOM = 2**30  # bytes of matrices that may be held a second time; larger ones are bound by memory anyhow
+_ROOM = 2**28  # bytes of matrices that may be held a second time; larger ones are bound by memory anyhow
 _FEW = 4  # tokens; products of so few in float32 are slower with packed matrices
 
 
