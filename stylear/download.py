@@ -240,7 +240,8 @@ class _Hub:
         """Append what is missing to `draft`, as far as the connection lasts; `first`: the address in the endpoint."""
         done, free = draft.stat().st_size, shutil.disk_usage(draft.parent).free
         if free < remote.size - done:
-            raise BadInput(f"{draft.parent} has {free >> 20} MiB free and {draft.name} takes {remote.size >> 20} MiB.")
+            room = f"{draft.parent} has {free >> 20} MiB free and {draft.name} takes {remote.size >> 20} MiB"
+            raise BadInput(f"{room}: make room and try again.")
         headers = self._headers(remote.url, first) | ({"Range": f"bytes={done}-"} if done else {})
         request = urllib.request.Request(remote.url, headers=headers)  # noqa: S310 - _web
         with urllib.request.urlopen(request, timeout=60) as answer, draft.open("r+b") as file:  # noqa: S310 - _web

@@ -14,7 +14,7 @@ import filelock
 from .errors import BadCheckpoint, BadInput, StyleARError
 
 _STEM = 40  # characters of a file's name that its draft keeps, so that the draft's is no longer than a name can be
-_DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?")
+_DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?|\.tmp[0-9A-Za-z]{6}")  # the last is one that safetensors writes first
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = (  # writers that are not Python's: safetensors, SQLite, PyTorch
     *(f"(os error {number})" for number in _FULL),
@@ -50,7 +50,7 @@ def sync(path: Path) -> None:
 
 
 def is_draft(name: str) -> bool:
-    """Whether a file's name is one that `new_file` gives a draft."""
+    """Whether a file's name is one that `new_file` gives a draft, or safetensors its own beside that."""
     return bool(_DRAFT.fullmatch(name))
 
 

@@ -1,6 +1,7 @@
 """The download of public parts: on request, with terms, resumable, checked, from any endpoint, or offline."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 from tiny_hub import ADAPTER, BASE, FILES, LARGE, SHARD, Hub, serving
@@ -195,6 +196,12 @@ def test_a_checksum_is_no_path(fetch, hub, tmp_path):
     hub.told = {"X-Linked-Etag": '"../../x"'}
     fetch()
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"7b"}
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fetched(fetch, monkeypatch):
+    monkeypatch.setattr("stylear.download.shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(BadInput, match="0 MiB free and .* takes .* MiB: make room and try again"):
+        fetch()
 
 
 def test_no_more_is_written_than_was_announced(fetch, hub, monkeypatch):

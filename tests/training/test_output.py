@@ -217,11 +217,13 @@ def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):
     begin(tmp_path)
     (tmp_path / "sub").mkdir()
     drafts = [".model.0a1b2c3d.safetensors", "sub/.000-1.deadbeef.png", ".settings.00000000.yaml", ".x.12345678"]
+    drafts += ["sub/.tmpJ6ystM", ".tmpa00Zz9"]  # safetensors' own
     kept = [".state.yaml", ".model.0a1b2c3d4e.safetensors", "sub/model.0a1b2c3d.png", ".x.1234567g"]
+    kept += [".tmpJ6ystM.txt", ".tmpnotes", "sub/tmpJ6ystM", ".tmp"]
     for name in drafts + kept:
         (tmp_path / name).touch()
     begin(tmp_path)
-    assert [(tmp_path / name).exists() for name in drafts + kept] == [False] * 4 + [True] * 4
+    assert [(tmp_path / name).exists() for name in drafts + kept] == [False] * 6 + [True] * 8
 
 
 @pytest.mark.parametrize(
