@@ -1,7 +1,8 @@
 """Token ids by name, the released prompt templates, and the layout of a picture as tokens."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -52,7 +53,8 @@ class Vocabulary:
             # Without added tokens, a special token spelled out in a prompt is ordinary text.
             plain = {"added_tokens": [], "post_processor": None, "padding": None, "truncation": None}
             model = {**spec["model"], "dropout": None}
-            self._tokenizer = Tokenizer.from_str(json.dumps({**spec, **plain, "model": model}))
+            with _panics_as_errors():
+                self._tokenizer = Tokenizer.from_str(json.dumps({**spec, **plain, "model": model}))
         except Exception as error:  # tokenizers raises a bare Exception
             raise BadCheckpoint(f"This is not a Hugging Face tokenizer.json: {error}") from error
         self.bos = self._id("<s>")
@@ -91,13 +93,12 @@ class Vocabulary:
         if len(text) > MAX_TEXT:
             raise BadInput(f"The prompt has {len(text)} characters and there is room for {MAX_TEXT}: shorten it.")
         try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            with _panics_as_errors():
+                return self._tokenizer.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeError) as error:
             raise BadInput(f"The prompt has characters that are not valid Unicode: type it anew. ({error})") from error
-        except BaseException as error:  # tokenizers ends in a bare Exception, and its panics are not even that
-            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-                raise BadCheckpoint(f"The tokenizer cannot read this text: use the base model's. ({error})") from error
-            raise
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise BadCheckpoint(f"The tokenizer cannot read this text: use the base model's. ({error})") from error
 
     def prompt(
         self,
@@ -167,6 +168,17 @@ class Vocabulary:
         while name_of(start + len(ids)) in self._ids:
             ids.append(self._ids[name_of(start + len(ids))])
         return ids
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Raise a panic of tokenizers, which is no Exception and so would end whatever thread it reaches, as one."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise RuntimeError(str(error)) from error
+        raise
 
 
 def _check_ids(spec: dict, ids: list) -> None:

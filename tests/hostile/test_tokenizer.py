@@ -54,6 +54,7 @@ RULES = {
         }
     },
     "a list of words": {"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}},
+    "a prefix longer than words": {"model": WHOLE["model"] | {"continuing_subword_prefix": "longer than any word"}},
     "dropout": {"model": WHOLE["model"] | {"dropout": 0.9}},
     "a post processor": {"post_processor": {"type": "ByteLevel"}},
     "one id for two words": {
