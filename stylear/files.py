@@ -18,6 +18,7 @@ _DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?|\.tmp[0-9A-Za-z]{6}")  # the l
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = (  # writers that are not Python's: safetensors, SQLite, PyTorch
     *(f"(os error {number})" for number in _FULL),
+    *(f"Os {{ code: {number}," for number in _FULL),
     *("disk is full", "disk I/O error", "PytorchStreamWriter", "unexpected pos"),
 )
 MAX_TEXT = 1 << 28  # bytes; the largest text there is, a tokenizer.json, has a few million

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .chameleon import Chameleon
 from .errors import BadInput
+from .plain import copied_bytes
 from .segment import Segmenter
 from .vqgan import VQGAN
 
@@ -38,15 +39,15 @@ def sampling_bytes(
     """Bytes that a batch of pictures of `size` (width, height) in pixels takes on a device, nearly: the more of two.
 
     To draw the codes: keys, values and logits for each of the `readings` of a picture that guidance weighs
-    (`SamplingSettings.weights`), of the picture's tokens, those of `condition` int64 [h, w] and a usual prompt. After
-    that, to turn the codes of one picture into pixels.
+    (`SamplingSettings.weights`), of the picture's tokens, those of `condition` int64 [h, w] and a usual prompt, and
+    what passes there copy of the weights. After that, to turn the codes of one picture into pixels.
     """
     across, down = (side // vqgan.downsampling for side in size)
     given = condition.numel() + len(condition) if isinstance(condition, Tensor) and condition.ndim == 2 else 0
     rows = batch_size * readings
     cache = cache_bytes(base, rows, _PROMPT + given + down * (across + 1), device)
     logits = 4 * rows * _WINDOW * vqgan.config.codes * _LOGITS
-    return max(int(_SPARE * cache) + logits, picture_bytes(vqgan, size))
+    return max(int(_SPARE * cache) + logits + copied_bytes(base, device), picture_bytes(vqgan, size))
 
 
 def picture_bytes(vqgan: VQGAN, size: tuple[int, int]) -> int:

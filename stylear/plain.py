@@ -35,11 +35,14 @@ class Plain:
         ]
 
     @staticmethod
-    def suits(model: Chameleon) -> bool:
-        """Whether a model can be read so: on a CPU, neither quantised nor compiled, with norms before its layers."""
+    def suits(model: Chameleon, device: torch.device | None = None) -> bool:
+        """Whether a model can be read so, on a device, by default the weights'.
+
+        That is a CPU, and a model neither quantised nor compiled, with norms before its layers.
+        """
         weight, layer = model.lm_head.weight, model.model.layers[0]
         whole = isinstance(layer.mlp.down_proj, nn.Linear) and model.compiled is None
-        served = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+        served = (device or weight.device).type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
         return whole and served and not layer.swin_norm
 
     def read(
@@ -73,6 +76,13 @@ class Plain:
     def _normed(self, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
         return torch.div(hidden, torch.hypot(length, self._least), out=out).mul_(weight)
+
+
+def copied_bytes(model: Chameleon, device: torch.device | None = None) -> int:
+    """Bytes of the matrices that passes on a device, by default the weights', keep a second time."""
+    if not Plain.suits(model, device) or not _Packed.suits(model):
+        return 0
+    return sum(weight.nbytes for layer in _weights(model) for weight in layer)
 
 
 class _Products:

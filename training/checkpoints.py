@@ -83,8 +83,9 @@ def states_in(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what a run that was killed while it wrote or deleted a state left behind."""
-    _remove(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(".state-"))
+    """Delete what a run that was killed while it wrote or deleted a state left behind, older states among it."""
+    drafts = [path for path in folder.iterdir() if path.is_dir() and path.name.startswith(".state-")]
+    _remove([*drafts, *states_in(folder)[:-1]])
 
 
 def read_progress(state: Path) -> Progress:

@@ -20,7 +20,9 @@ from .harness import failed, hostile, outcome
 from .strategies import damaged, odd_values
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16B", "F")
+Image.init()
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "TGA", "PDF", "MPO")
+FORMATS = tuple(name for name in FORMATS if name in Image.SAVE)  # an older Pillow has no AVIF
 KEPT = ("L", "LA", "RGB", "RGBA")
 ORIENTATION = 0x0112
 sides = st.integers(1, 24)

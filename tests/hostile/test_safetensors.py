@@ -4,6 +4,7 @@ import json
 import struct
 
 import pytest
+import safetensors.torch
 import tiny
 import torch
 from hypothesis import strategies as st
@@ -142,7 +143,7 @@ HOWS = [
     "int64",
     "uint8",
     "bool",
-    "complex64",
+    *(["complex64"] if torch.complex64 in safetensors.torch._SIZE else []),  # an older safetensors writes none
     "float64",
     "bfloat16",
     "float8_e5m2",

@@ -13,8 +13,9 @@ RELEASED = VQGANConfig()
 SMALL = VQGANConfig(channels=32, multipliers=(1, 2, 4), blocks=1, latent_channels=16, code_channels=16, codes=1024)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def mini():
+    """Loaded anew: what its passes copy is copied at the first."""
     if not (MINI / "base").is_dir():
         pytest.skip("the bundled mini is not there")
     return StyleAR.load("mini", device="cpu")
@@ -58,7 +59,7 @@ def test_more_rows_longer_pictures_and_conditions_are_asked_more_for(mini):
         return sampling_bytes(mini.base, mini.vqgan, size, **changes)
 
     drawn_at_once = asked(batch_size=64)
-    assert asked(batch_size=64, readings=1) * 2 == pytest.approx(drawn_at_once, rel=1e-6)
+    assert asked(batch_size=64, readings=1) * 2 == pytest.approx(drawn_at_once, rel=1e-3)
     assert asked(batch_size=64, condition=torch.zeros(16, 16, dtype=torch.int64)) > drawn_at_once
-    assert asked(batch_size=128) == pytest.approx(2 * drawn_at_once, rel=1e-6)
+    assert asked(batch_size=128) == pytest.approx(2 * drawn_at_once, rel=1e-3)
     assert asked((64, 64), batch_size=64) < drawn_at_once

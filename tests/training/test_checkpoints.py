@@ -104,8 +104,13 @@ def test_the_newest_of_several_states_is_last(tmp_path):
     for name in ("state-000009", "state-1000000", "state-000010", ".state-000011.x", "state-12"):
         (tmp_path / name).mkdir()
     assert [path.name for path in states_in(tmp_path)] == ["state-000009", "state-000010", "state-1000000"]
+
+
+def test_what_a_killed_run_left_of_states_is_deleted_and_the_newest_whole_one_kept(tmp_path):
+    for name in ("state-000009", "state-1000000", "state-000010", ".state-000011.x", "state-12"):
+        (tmp_path / name).mkdir()
     sweep(tmp_path)
-    assert not (tmp_path / ".state-000011.x").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"state-1000000", "state-12"}
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.pt"])

@@ -232,6 +232,7 @@ def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):
         (OSError(errno.ENOSPC, "No space left on device"), "The disk of .* is full: make room and try again"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "make room"),
         (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "make room"),
+        (SafetensorError('IoError(Os { code: 27, kind: FileTooLarge, message: "File too large" })'), "make room"),
         (sqlite3.OperationalError("database or disk is full"), "make room"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "make room"),
         (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "make room"),

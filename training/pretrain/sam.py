@@ -21,7 +21,7 @@ PATCH = 4
 @dataclass(frozen=True)
 class SAMSettings:
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=1600, batch=32, learning_rate=1e-3, weight_decay=0.05)
+        default_factory=lambda: Schedule(steps=3600, batch=32, learning_rate=1e-3, weight_decay=0.05)
     )
 
 
