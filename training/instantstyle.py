@@ -1,11 +1,13 @@
 """Draws a prompt in the style of a picture with InstantStyle: SDXL and an IP-Adapter that speaks in one block only."""
 
 import importlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from stylear.checkpoint.files import PICKLES, WeightFile, open_weights
 from stylear.checks import SEEDS, whole
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
+from stylear.files import read_text
 from stylear.images import to_rgb
 from stylear.pipeline import DTYPES
 
@@ -135,6 +138,7 @@ class _Places:
         self.adapter_remedy = _remedy(wanted, adapter)
         if not (sdxl / "model_index.json").is_file():
             raise MissingPart(f"There is no Stable Diffusion XL in {sdxl} (no model_index.json). {self.remedy}")
+        _check_index(sdxl / "model_index.json", self.remedy)
         for folder in (sdxl / "tokenizer", sdxl / "tokenizer_2"):
             if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
                 raise MissingPart(f"There is no vocab.json in {folder}. {self.remedy}")
@@ -152,6 +156,21 @@ class _Places:
         if not self.file.is_file():
             raise MissingPart(f"There is no IP-Adapter {self.file}. {self.adapter_remedy}")
         return _open(self.file, self.adapter_remedy)
+
+
+def _check_index(index: Path, remedy: str) -> None:
+    """BadCheckpoint for parts of another library than the two there are, such as a module that lies beside them.
+
+    Older versions of diffusers import what a folder names without asking.
+    """
+    try:
+        told = json.loads(read_text(index))
+    except (ValueError, RecursionError, BadCheckpoint) as error:
+        raise BadCheckpoint(f"{index} is damaged: {error}. {remedy}") from error
+    parts = told.values() if isinstance(told, dict) else [told]
+    named = [part[0] for part in parts if isinstance(part, list) and part]
+    if other := [library for library in named if library not in (None, "diffusers", "transformers")]:
+        raise BadCheckpoint(f"{index} names custom code, {short(other[0])}, which is not run. {remedy}")
 
 
 def _pipeline(settings: InstantStyleSettings, dtype: torch.dtype) -> Any:
