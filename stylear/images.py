@@ -28,6 +28,12 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+def formats() -> list[str]:
+    """Those of FORMATS that this Pillow reads; an older one has no AVIF."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def open_image(path: str | PathLike) -> Image.Image:
     """Read a picture file: upright by its EXIF tag, the first frame of an animation, mode L, LA, RGB or RGBA.
 
@@ -37,9 +43,8 @@ def open_image(path: str | PathLike) -> Image.Image:
     path = to_path(path, "picture")
     if not path.is_file():
         raise BadInput(f"There is no picture at {path}. Give the path of an image file.")
-    formats = [name for name in FORMATS if name in Image.registered_extensions().values()]
     # As an open file: by its name Pillow maps a TIFF into memory, and turns it into noise where it is rotated.
-    with _decoding(path.name), path.open("rb") as file, Image.open(file, formats=formats) as image:
+    with _decoding(path.name), path.open("rb") as file, Image.open(file, formats=formats()) as image:
         return to_pil(image, name=path.name)
 
 

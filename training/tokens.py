@@ -15,7 +15,7 @@ from PIL import Image
 
 from stylear.errors import BadInput
 from stylear.files import is_plain_name
-from stylear.images import FORMATS, to_pil
+from stylear.images import formats, to_pil
 
 from .loop import write_atomically
 from .output import provenance, read_json, sha256_of, write_json
@@ -70,7 +70,7 @@ class Example:
 def decode(data: bytes, name: str) -> Image.Image:
     """A picture file in memory as `stylear.images.open_image` reads one on disk; errors as there."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats())
     except Exception as error:  # a broken file can make a decoder raise nearly anything
         raise BadInput(f"The {name} cannot be read as an image: {error}") from error
     return to_pil(image, name=name)

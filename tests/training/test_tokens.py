@@ -14,10 +14,12 @@ from tiny import CODES, TOKENIZER
 from torch.utils.data import DataLoader
 
 from stylear.errors import BadInput
+from stylear.images import open_image
 from stylear.vocabulary import Vocabulary
+from training.curation.filters import FilterSettings, examine
 from training.output import sha256_of
 from training.sequences import PictureTokens
-from training.tokens import Example, TokenSet, write_index, write_shard
+from training.tokens import Example, TokenSet, decode, write_index, write_shard
 
 FEATURES = (5, 24)
 
@@ -73,6 +75,18 @@ def test_every_example_is_read_back_by_its_number_across_shards(folder):
 def test_the_style_picture_is_decoded_to_its_pixels(folder):
     expected = Image.open(io.BytesIO(example(6).encoded))
     assert TokenSet(folder)[6].picture.tobytes() == expected.tobytes()
+
+
+def test_a_pillow_that_lacks_a_format_reads_the_others(tmp_path, monkeypatch):
+    """As the oldest that is declared lacks AVIF."""
+    Image.init()
+    for known in ("AVIF", "WEBP"):
+        monkeypatch.delitem(Image.OPEN, known, raising=False)
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(file, "GIF")
+    (tmp_path / "one.gif").write_bytes(file.getvalue())
+    assert decode(file.getvalue(), "picture").size == open_image(tmp_path / "one.gif").size == (40, 30)
+    assert examine(file.getvalue(), FilterSettings(min_side=16)).width == 40
 
 
 def test_kinds_are_counted_from_stylised(folder):

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from stylear.errors import BadInput
-from stylear.images import FORMATS, MAX_PIXELS, to_pil
+from stylear.images import MAX_PIXELS, formats, to_pil
 
 from ..config import Settings
 from ..processes import processes
@@ -61,9 +61,8 @@ def examine(data: bytes, filters: FilterSettings) -> Examined:
 
     The size is taken from the file's head: nothing too large is decoded.
     """
-    usable = [name for name in FORMATS if name in Image.registered_extensions().values()]
     try:
-        with Image.open(io.BytesIO(data), formats=usable) as file:
+        with Image.open(io.BytesIO(data), formats=formats()) as file:
             _check_size(*file.size, filters)
             ending = STORED.get(file.format)
             image = to_pil(file)
