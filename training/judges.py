@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -142,7 +143,8 @@ class VLMJudge:
         _vlm(folder)
         from transformers import pipeline
 
-        options = {"trust_remote_code": False, "dtype": "auto", "model_kwargs": {"use_safetensors": True}}
+        dtype = "dtype" if "dtype" in signature(pipeline).parameters else "torch_dtype"  # transformers before 4.56
+        options = {"trust_remote_code": False, dtype: "auto", "model_kwargs": {"use_safetensors": True}}
         try:
             ask = pipeline("image-text-to-text", str(folder), device=device, **options)
         except Exception as error:  # transformers builds what the files say, and can raise nearly anything

@@ -163,6 +163,7 @@ def write_tiny_llava(folder):
         eos_token="</s>",
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
+        model_input_names=["input_ids", "attention_mask"],  # an older transformers adds one that LLaVA refuses
     )
     template = (
         "{% for m in messages %}{% for p in m.content %}"
@@ -177,7 +178,7 @@ def write_tiny_llava(folder):
     )
     images = pil_processor("CLIP")(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     torch.manual_seed(2)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    LlavaForConditionalGeneration(config).bfloat16().save_pretrained(folder)
     LlavaProcessor(
         images,
         fast,
@@ -191,6 +192,7 @@ def write_tiny_llava(folder):
 def test_a_real_pipeline_from_a_folder_answers_and_its_babble_is_refused(tmp_path):
     write_tiny_llava(tmp_path)
     judge = load_judge(JudgeSettings(kind="vlm", model=str(tmp_path)))
+    assert judge.ask.model.dtype == torch.bfloat16  # as it was saved
     (verdict,) = judge(Reference(colour(9, 0, 0)), "an apple", [colour(0, 9, 0)])
     assert verdict.scores is None
     assert verdict.said

@@ -25,6 +25,7 @@ from training.config import CONFIGS, describe, read_settings
 from training.instruments import Instruments
 from training.judge import Judge, save_judge
 from training.judges import Scores, Verdict
+from training.output import write_json
 from training.study import cells, command, illustrations, plan, report, variants, verdicts
 from training.study.cells import Subjects, mask_of, style_of, texture
 from training.study.questions import QUESTIONS, SHIPPED, VARIANTS, Cell, Claim, How, cells_of, variants_of
@@ -532,6 +533,18 @@ def test_a_stamp_is_of_what_a_question_draws_with(answered, made, tmp_path):
         assert "".join(letter for letter, stamp in stamps().items() if stamp != before[letter]) == heard
         file.write_bytes(kept)
     assert stamps() == before
+
+
+def test_another_segmenter_leaves_the_cells_that_do_not_use_it(answered, made, tmp_path):
+    work = shutil.copytree(made / "work", tmp_path / "work")
+    there = answered[0].model_copy(update={"work": work, "out": tmp_path / "out"})
+    rows = QUESTIONS["f"].rows.values()
+    for cell in rows:
+        write_json(there.folder(cell) / cells.INPUTS, cells.inputs_of(there, cell))
+    assert {cells.state_of(there, cell) for cell in rows} == {"begun"}
+    tiny.double(work / "sam" / "sam.safetensors")
+    found = {(cell.how.mask == "sam", cells.state_of(there, cell)) for cell in rows}
+    assert found == {(False, "begun"), (True, "of another model.segmenter")}
 
 
 def test_real_pictures_are_read_again_only_after_what_they_are_read_with_has_changed(answered, monkeypatch):

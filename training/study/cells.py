@@ -29,7 +29,7 @@ from ..parts import Parts
 from ..stages import STAGES
 from .questions import SHIPPED, VARIANTS, Cell, How
 from .settings import StudySettings
-from .variants import adapter_sha256, refusal
+from .variants import refusal
 
 INPUTS, RESULT = "inputs.json", "result.json"
 ERODED, SHIFTED = 4, SIZE // 4  # pixels
@@ -73,10 +73,12 @@ def _judge(settings: StudySettings) -> Path:
 
 
 def inputs_of(settings: StudySettings, cell: Cell) -> dict[str, Any]:
-    """What a cell's pictures and figures depend on, as JSON values."""
-    s = settings
+    """What a cell's pictures and figures depend on, as JSON values; MissingPart before its variant is made."""
+    s, drawn_with = settings, ["base", "adapter", "vqgan", "image_encoder"]
+    if cell.how.mask == "sam":
+        drawn_with.append("segmenter")
     return {
-        "variant": adapter_sha256(s, VARIANTS[cell.variant]),
+        **Parts(s.parts(VARIANTS[cell.variant])).inputs(*drawn_with),
         "judge": files_sha256([_judge(s)]),
         "pictures": files_sha256([s.work / "pictures" / "pictures.json"]),
         "each": EACH[cell.how.cases],

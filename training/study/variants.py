@@ -13,11 +13,9 @@ from stylear.errors import BadInput, MissingPart
 from ..config import CONFIGS, FrozenPaths, read_settings
 from ..data.captions import article
 from ..dpo import DPOSettings
-from ..inputs import files_sha256
 from ..judge import load_judge
 from ..loop import can_compile, training_device, write_atomically
 from ..output import read_json, write_json
-from ..parts import Parts
 from ..recipe import TrainSettings
 from ..stages import STAGES
 from ..tokens import KINDS, TokenSet
@@ -151,12 +149,6 @@ def write_references(settings: StudySettings) -> None:
     words = load_judge(settings.work / "judge" / "judge.safetensors").concept_names
     prompts = [f"{article(word)} {word}" for word in rng.permutation(words)[:STYLES]]
     write_atomically(folder / "prompts.txt", lambda path: path.write_text("\n".join(prompts) + "\n", encoding="utf-8"))
-
-
-def adapter_sha256(settings: StudySettings, variant: Variant) -> str:
-    """The hash of the weights that a variant draws with; MissingPart before they are made."""
-    parts = Parts(settings.parts(variant))
-    return files_sha256(parts.files())
 
 
 def check_stages(settings: StudySettings, variants: list[Variant]) -> None:
