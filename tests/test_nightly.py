@@ -68,6 +68,16 @@ def test_figures_of_other_cases_are_not_gone_on_with(run, capsys):
     assert "holds figures of other cases" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"asked": 1}', "\udcff"])
+def test_a_file_that_is_no_record_is_told_and_kept(run, tmp_path, capsys, text):
+    file = tmp_path / "figures.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(SystemExit):
+        run()
+    assert "is no file of this command" in capsys.readouterr().err
+    assert file.read_bytes() == text.encode(errors="surrogateescape")
+
+
 def test_failures_outside_a_case_count_too(monkeypatch, tmp_path):
     class Report:
         def __init__(self, when, **figures):

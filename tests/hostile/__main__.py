@@ -28,10 +28,13 @@ def main() -> int:
     asked = {"cases": given.cases, "pytest": given.pytest}
     families = {}
     if given.json and given.json.exists():
-        kept = json.loads(given.json.read_text(encoding="utf-8"))
-        if kept.get("asked") != asked:
-            parser.error(f"{given.json} holds figures of other cases, {kept.get('asked')}: name another file.")
-        families = kept["families"]
+        try:
+            kept = json.loads(given.json.read_text(encoding="utf-8"))
+            before, families = kept["asked"], dict(kept["families"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            parser.error(f"{given.json} is no file of this command: name another. ({error})")
+        if before != asked:
+            parser.error(f"{given.json} holds figures of other cases, {before}: name another file.")
     for file in sorted(HERE.glob("test_*.py")):
         name = file.stem.removeprefix("test_")
         if name in families and not families[name].get("failed"):
