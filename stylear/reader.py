@@ -55,6 +55,23 @@ class StyleReader:
         strength = number("style_strength", strength, 0, MAX_SETTING)
         return style if strength == 1 else style.with_tokens(self.empty_style().lerp(style.tokens, strength))
 
+    def need_segmenter(self) -> Segmenter:
+        """The segmenter; raises MissingPart where there is none, saying how to get one."""
+        if self.segmenter is not None:
+            return self.segmenter
+        package()  # first say so if Python's segment_anything is what is missing
+        if self.segmenter_left:
+            raise MissingPart(
+                "Python's segment_anything was installed after this model was loaded: load it again (in ComfyUI: "
+                "restart ComfyUI)."
+            )
+        part = PARTS["segmenter"]
+        raise MissingPart(
+            f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH (in "
+            "ComfyUI: segmenter of Load StyleAR).\n"
+            f"Accepted: {part.files}."
+        )
+
     def segment(
         self,
         image: Picture,
@@ -66,20 +83,7 @@ class StyleReader:
         points: (x, y) or (x, y, 1 or 0); box: (left, top, right, bottom); both in pixels of the picture.
         Raises MissingPart without a segmenter, BadInput where nothing is found.
         """
-        if self.segmenter is None:
-            package()  # first say so if Python's segment_anything is what is missing
-            if self.segmenter_left:
-                raise MissingPart(
-                    "Python's segment_anything was installed after this model was loaded: load it again (in ComfyUI: "
-                    "restart ComfyUI)."
-                )
-            part = PARTS["segmenter"]
-            raise MissingPart(
-                f"This model was loaded without a {part.name}: {part.get}, and load it with segmenter=PATH (in "
-                "ComfyUI: segmenter of Load StyleAR).\n"
-                f"Accepted: {part.files}."
-            )
-        return self.segmenter.mask(image, points, box)
+        return self.need_segmenter().mask(image, points, box)
 
     def content_mask(
         self,

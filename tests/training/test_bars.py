@@ -1,6 +1,7 @@
 """`evaluate --model mini`: planted pictures give the planted figures, and a copy of the reference fails."""
 
 import json
+from shutil import copytree
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
+from stylear.pipeline import MINI
 from training import __main__
 from training.__main__ import main
 from training.bars import cases, measure, report, scores
@@ -318,6 +320,15 @@ def test_instruments_that_are_not_there_say_what_to_run(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     with pytest.raises(MissingPart, match="pretrain judge"):
         load_judge(tmp_path / "judge.safetensors")
+
+
+def test_a_model_without_a_segmenter_is_told_before_anything_is_drawn(tmp_path, capsys):
+    parts = [f"model.{name}={MINI / name}" for name in ("adapter", "vqgan", "image_encoder")]
+    copytree(MINI / "base", tmp_path / "base")
+    words = ["evaluate", "--model", "mini", f"model.base={tmp_path / 'base'}", *parts, f"out={tmp_path / 'out'}"]
+    assert main(words) == 2
+    assert "loaded without a segmenter" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_instruments_of_two_makings_are_refused(tmp_path):

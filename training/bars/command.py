@@ -73,7 +73,8 @@ class BarsSettings(Settings):
 def run(settings: BarsSettings) -> str:
     """Draw what is missing, measure and write the report; returns the table.
 
-    Raises MissingPart without instruments, BadInput for inputs other than those the folder was begun with.
+    Raises MissingPart without instruments or a segmenter, BadInput for inputs other than those that
+    the folder was begun with.
     """
     place = _place(settings)
     tests, parts = Instruments.load(place), Parts(settings.model)
@@ -82,10 +83,11 @@ def run(settings: BarsSettings) -> str:
     cases = plan(tests, settings.pairs // part, settings.unseen // part, settings.depth // part)
     if not cases[0]:
         raise BadInput(f"No style of the pictures in {place} has two of them: make them of a larger picture set.")
+    model = parts.pipeline(device=settings.device)
+    model.need_segmenter()
     with output_folder(settings.out, settings, AFTERWARDS) as out:
         held = parts.inputs("base", "adapter", "vqgan", "image_encoder", "segmenter")
         hold_inputs(out, {**held, "instruments": files_sha256(place / name for name in FILES)})
-        model = parts.pipeline(device=settings.device)
         again, quality = reconstruct(model, tests.pictures)
         real, again = (Seen(pictures, tests.judge.look(pictures)) for pictures in (tests.pictures, again))
         _draw(model, tests, [case for some in cases for case in some], settings)
