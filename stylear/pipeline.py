@@ -88,6 +88,7 @@ class StyleAR(StyleReader):
             _agree("the tokenizer has as tokens", vocabulary.size, "the base", base.config.vocab_size)
 
     @classmethod
+    @torch.inference_mode(False)  # so that PyTorch tells when a weight is written to, wherever this is called
     def load(
         cls,
         base: str | PathLike,

@@ -106,13 +106,16 @@ class _Packed:
     """The same with matrices in the order that oneDNN multiplies in, which spares it to reorder them in each product.
 
     They are a second copy, made once for a model and again when one of its weights was written to or exchanged.
+    PyTorch does not tell when one that was made in inference mode is written to; `StyleAR.load` makes none there.
     """
 
-    _known: WeakKeyDictionary[Chameleon, tuple[list, "_Packed"]] = WeakKeyDictionary()
+    _known: WeakKeyDictionary[Chameleon, "_Packed"] = WeakKeyDictionary()
 
     def __init__(self, model: Chameleon):
         reorder = torch.ops.mkldnn._reorder_linear_weight
         self.matrices = [[reorder(weight) for weight in layer] for layer in _weights(model)]
+        self._state = _state(model)
+        self._held = [weight.detach() for layer in _weights(model) for weight in layer]  # else others could lie there
         self._few = _FEW if model.lm_head.weight.dtype == torch.float32 else 0
 
     @staticmethod
@@ -128,11 +131,10 @@ class _Packed:
     @classmethod
     def of(cls, model: Chameleon) -> "_Packed":
         """Those of a model as it is now."""
-        weights = [weight for layer in _weights(model) for weight in layer]
-        state = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
-        if model not in cls._known or cls._known[model][0] != state:
-            cls._known[model] = (state, cls(model))
-        return cls._known[model][1]
+        known = cls._known.get(model)
+        if known is None or known._state != _state(model):
+            known = cls._known[model] = cls(model)
+        return known
 
     def pays(self, tokens: int) -> bool:
         """Whether products of so many tokens are faster than the usual ones."""
@@ -160,6 +162,12 @@ def _weights(model: Chameleon) -> list[Sequence[Tensor]]:
         )
         for layer in model.model.layers
     ]
+
+
+def _state(model: Chameleon) -> list[tuple[int, int]]:
+    """Where each of the matrices lies and how often it was written to."""
+    weights = [weight for layer in _weights(model) for weight in layer]
+    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 class _Desk:

@@ -57,6 +57,16 @@ def test_mini_is_the_bundled_folder(bundle, monkeypatch):
     assert StyleAR.load("mini").size == tiny.SIZE
 
 
+def test_a_weight_written_to_in_inference_mode_draws_another_picture_whatever_the_window(bundle, style):
+    with torch.inference_mode():
+        loaded = StyleAR.load(bundle, device="cpu")
+        before = loaded.generate("a cat", style, window=8)
+        for layer in loaded.base.model.layers:
+            layer.mlp.down_proj.weight.mul_(-3)
+        after = [loaded.generate("a cat", style, window=window) for window in (1, 8)]
+    assert torch.equal(*after) and not torch.equal(before, after[1])
+
+
 def test_the_released_files_and_the_bundle_are_the_same_model(bundle, model, tmp_path):
     places = tiny.write_official(tmp_path)
     released = StyleAR.load(**places, device="cpu")

@@ -97,6 +97,21 @@ def test_matrices_made_in_inference_mode_are_packed_too():
         torch.testing.assert_close(read_by(model), model(*start_of(model)), atol=1e-5, rtol=1e-5)
 
 
+def test_memory_that_a_packed_matrix_was_read_from_is_not_given_to_another():
+    model = build()
+    if not _Packed.suits(model):
+        pytest.skip("PyTorch has no packed matrices on this machine")
+    weight = model.model.layers[0].mlp.down_proj.weight
+    memory = weight.numpy().copy()
+    weight.data, alive = torch.from_numpy(memory), weakref.ref(memory)
+    _Packed.of(model)
+    weight.data = torch.zeros(weight.shape)
+    del memory
+    assert alive() is not None
+    _Packed.of(model)
+    assert alive() is None
+
+
 def test_packed_matrices_go_with_their_model():
     model = build()
     Plain(model)
