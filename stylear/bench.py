@@ -18,7 +18,7 @@ from .chameleon import Chameleon, ChameleonConfig
 from .checkpoint import Place, find, is_merged, load_adapter, load_base
 from .drawing import SamplingSettings, guide
 from .images import open_image
-from .memory import cache_bytes
+from .memory import cache_bytes, check_weights
 from .pace import Pace
 from .pipeline import MINI, MINI_REMEDY, StyleAR
 from .quantize import quantize
@@ -93,11 +93,13 @@ class PlainTokens:
 def random_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
     """A subject of a named shape, made on the device.
 
-    Its weights are random as transformers would draw them; its LoRA is random and changes nothing.
+    Its weights are random as transformers would draw them; its LoRA is random and changes nothing. BadInput if they do
+    not fit.
     """
     shape = SHAPES[name]
     with torch.device("meta"):
         base = Chameleon(shape.config).requires_grad_(False).to(dtype)
+    check_weights(f"A decoder of shape {name}", base.parameters(), dtype, device)
     base = base.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for key, weight in base.named_parameters():
@@ -167,7 +169,7 @@ def run(
     many batches, a window draws, of seed 0 and on, behind one that is not timed: how many guesses come true differs by
     a fifth from picture to picture. The released loop draws one. `repeat`: how often each
     is drawn, whose fastest run counts. The released loop keeps float32. Times include the prefill and what is drawn,
-    not the VQGAN. `said` hears what is being measured.
+    not the VQGAN. `said` hears what is being measured. BadInput where the released loop's weights do not fit.
     """
     for window in windows:
         if window != "auto":
@@ -180,6 +182,8 @@ def run(
     timed = min(tokens, tokens if reference_passes is None else reference_passes)
     start = (subject.vocabulary, subject.prompt, subject.grid)
     if timed:
+        copied = [one for one in subject.weights.values() if one.dtype != torch.float32 or not one.is_contiguous()]
+        check_weights("The released loop", copied, torch.float32, device, "Leave it out with --no-reference.")
         said("the released loop")
         theirs = reference_model(subject.base.config, subject.weights, subject.lora)
         reference_codes(theirs, *start, 0, settings, 2)

@@ -2,6 +2,7 @@
 
 import re
 
+import torch
 from torch import Tensor
 
 from .errors import BadCheckpoint
@@ -12,8 +13,8 @@ _HEAD = "lm_head"
 _OFFICIAL_HEAD = "lm_head.lm_head"  # the released code keeps the head's LoRA inside the head
 
 
-def fold(state_dict: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add a LoRA to the weights it belongs to: W + (A B)^T, computed in float32 and kept in W's dtype.
+def fold(state_dict: dict[str, Tensor], lora: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Add a LoRA to the weights it belongs to: W + (A B)^T, computed in float32 and kept in `dtype`, by default W's.
 
     `lora`: the released layout, `<module>_lora.A` [in, r] and `<module>_lora.B` [r, out], not scaled
     (LoraModel.py). Returns a new dict that shares the untouched weights. BadCheckpoint for a LoRA of another
@@ -30,7 +31,7 @@ def fold(state_dict: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Te
                 f"The LoRA of {name} is for {[b.shape[1], a.shape[0]]} and the base has "
                 f"{list(weight.shape)}: use the base it was made for."
             )
-        folded[name] = (weight.float() + (a.float() @ b.float()).T.to(weight.device)).to(weight.dtype)
+        folded[name] = (weight.float() + (a.float() @ b.float()).T.to(weight.device)).to(dtype or weight.dtype)
     return folded
 
 

@@ -1,5 +1,6 @@
 """How much memory a call takes beside the weights, and whether the device has it, before any is taken."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from .plain import copied_bytes
 from .segment import Segmenter
 from .vqgan import VQGAN
 
+CPU = torch.device("cpu")
 _LINUX = Path("/proc/meminfo")
 _SAYS = ("can't allocate memory", "not enough memory", "out of memory")  # the CPU's, and CUDA's and MPS's
 _SPARE = 1.1  # beside the cache a pass needs room for its own tensors
@@ -68,10 +70,33 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserved
-    if device.type == "cpu" and _LINUX.is_file():
-        said = dict(line.split(":") for line in _LINUX.read_text().splitlines())
-        return 1024 * int(said["MemAvailable"].split()[0])
-    return None
+    return _linux("MemAvailable") if device.type == "cpu" and _LINUX.is_file() else None
+
+
+def _linux(name: str) -> int:
+    said = dict(line.split(":") for line in _LINUX.read_text().splitlines())
+    return 1024 * int(said[name].split()[0])
+
+
+def check_weights(
+    name: str, weights: Iterable[Tensor], dtype: torch.dtype, device: torch.device = CPU, advice: str = ""
+) -> None:
+    """BadInput, with both numbers and what to do, if a device does not hold copies of weights in a dtype.
+
+    The weights may be of device meta. On a CPU swap counts as memory: where both end, Linux kills this process, or
+    another, and nobody is told why.
+    """
+    needed, free = dtype.itemsize * sum(weight.numel() for weight in weights), free_bytes(device)
+    if free is not None and device.type == "cpu":
+        free += _linux("SwapFree")
+    if free is not None and needed > free:
+        if not advice:
+            smaller = "Use bfloat16, which takes half, or close" if dtype.itemsize > 2 else "Close"
+            advice = f"{smaller} what else takes memory, or use a machine with more."
+        raise BadInput(
+            f"{name} takes {gib(needed)} GiB in {str(dtype).removeprefix('torch.')} and {device} has {gib(free)} GiB "
+            f"free. {advice}"
+        )
 
 
 def check_room(model: Chameleon, rows: int, slots: int) -> None:

@@ -12,6 +12,7 @@ from ..chameleon import Chameleon, ChameleonConfig, expand_norms
 from ..encoder import EncoderConfig, ImageEncoder
 from ..errors import BadCheckpoint, MissingPart
 from ..lora import fold, from_peft, lora_targets
+from ..memory import check_weights
 from ..resampler import Resampler, ResamplerConfig
 from ..segment import Segmenter
 from ..shapes import count
@@ -36,7 +37,7 @@ def load_base(
     `lora`: released layout, folded in at float32 before the cast to `dtype`. `tokenizer_place`: where a
     tokenizer is looked for if there is none beside the weights (the Omni base comes without; Meta's VQGAN
     folder has it too). Grouped q/k norms are expanded; VQGAN weights in the file are left out. MissingPart or
-    BadCheckpoint if it fails.
+    BadCheckpoint if it fails, BadInput if memory does not hold it.
     """
     place = Place.of(place)
     found = find("base", place)
@@ -53,11 +54,9 @@ def load_base(
         with torch.device("meta"):
             model = Chameleon(config)
         _check_shapes(model, weights, PARTS["base"].name)
+        check_weights(f"The {PARTS['base'].name}", model.parameters(), dtype)
         if lora:
-            changed = [f"{target}.weight" for target in lora_targets(lora)]
-            for name in weights.keys() & changed:
-                weights[name] = weights[name].to(torch.promote_types(weights[name].dtype, dtype))
-            weights = fold(weights, lora)
+            weights = fold(weights, lora, dtype)
         weights = {key: weights.pop(key).to(dtype) for key in model.state_dict()}
         model.join(weights)
         _fill(model, weights, PARTS["base"].name)

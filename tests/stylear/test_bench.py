@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from stylear import bench
+from stylear import bench, memory
 from stylear.__main__ import main
 from stylear.bench import Shape, random_subject
 from stylear.chameleon import ChameleonConfig
@@ -95,6 +95,18 @@ def test_random_weights_are_spread_as_transformers_begins_with():
     assert abs(float(base.model.layers[0].mlp.down_proj.weight.std()) - 0.02) < 1e-3
     assert abs(float(base.model.embed_tokens.weight.std()) - 0.02) < 1e-3
     assert bool((base.model.norm.weight == 1).all())
+
+
+def test_shapes_and_the_released_loops_copy_that_memory_does_not_hold_are_refused_before_they_are_made(
+    capsys, monkeypatch
+):
+    free = {"shape": 0, "copy": 20 * 2**20}  # the shape mini takes 12 MiB in bfloat16, and its copy in float32 24
+    for name, words in (("shape", "A decoder of shape mini takes 0.01 GiB in bfloat16"), ("copy", "--no-reference")):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, count=free[name]: count)
+        monkeypatch.setattr(memory, "_linux", lambda name: 0)
+        assert main(["bench", "--shape", "mini", "--windows", "1", "--device", "cpu", "--dtype", "bfloat16"]) == 2
+        said = capsys.readouterr().err
+        assert words in said and "measuring" not in said
 
 
 def test_one_command_says_what_each_quantisation_loses(capsys, small):

@@ -8,9 +8,10 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylear import checkpoint
+from stylear import checkpoint, memory
+from stylear.checkpoint import load
 from stylear.checkpoint.describe import describe
-from stylear.errors import BadCheckpoint, MissingPart
+from stylear.errors import BadCheckpoint, BadInput, MissingPart
 from stylear.lora import fold
 
 
@@ -242,6 +243,15 @@ def test_a_half_precision_base_takes_its_lora_in_float32(tmp_path):
     assert torch.equal(model.state_dict()[name], wanted)
     model, _ = checkpoint.load_base(folder, torch.bfloat16, tiny.lora_state())
     assert torch.equal(model.state_dict()[name], wanted.bfloat16())
+
+
+def test_a_base_that_memory_does_not_hold_is_refused_before_it_takes_any(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_LINUX", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemAvailable: 1 kB\nSwapFree: 0 kB\n")
+    folder = tiny.write_base(tmp_path / "base")
+    monkeypatch.setattr(load, "fold", None)
+    with pytest.raises(BadInput, match="base model .* GiB in float32 and cpu has 0.00 GiB free"):
+        checkpoint.load_base(folder, lora=tiny.lora_state())
 
 
 def test_vqgan_weights_inside_a_base_are_left_out_of_it_and_can_be_the_vqgan(tmp_path):

@@ -3,6 +3,7 @@
 import peft
 import pytest
 import torch
+from peak import Peak
 from safetensors.torch import load_file
 from torch import nn
 
@@ -52,6 +53,16 @@ def test_half_precision_weights_are_added_in_float32_and_rounded_once():
     a, b = (changes[f"{Q}_lora.{half}"].bfloat16().float() for half in "AB")
     exact = weights[f"{Q}.weight"].float() + (a @ b).T
     assert torch.equal(folded[f"{Q}.weight"], exact.bfloat16())
+
+
+def test_a_fold_into_another_dtype_rounds_once_and_keeps_one_matrix_in_float32_at_a_time():
+    weights = {f"{n}.weight": torch.randn(32, 32) for n in range(20)}
+    changes = {f"{n}_lora.{half}": torch.randn(32, 32) for n in range(20) for half in "AB"}
+    with Peak() as peak:
+        folded = fold(weights, changes, torch.bfloat16)
+    wanted = fold(weights, changes)
+    assert all(torch.equal(value, wanted[name].bfloat16()) for name, value in folded.items())
+    assert peak.most <= sum(value.nbytes for value in folded.values()) + 4 * wanted["0.weight"].nbytes
 
 
 def test_targets_and_rank_are_read_from_the_keys_and_shapes():

@@ -4,6 +4,8 @@ import pytest
 import torch
 from peak import Peak
 
+from stylear import memory
+from stylear.errors import BadInput
 from stylear.memory import picture_bytes, sampling_bytes, segmenting_bytes
 from stylear.pipeline import MINI, StyleAR
 from stylear.style import StyleTokens
@@ -63,3 +65,30 @@ def test_more_rows_longer_pictures_and_conditions_are_asked_more_for(mini):
     assert asked(batch_size=64, condition=torch.zeros(16, 16, dtype=torch.int64)) > drawn_at_once
     assert asked(batch_size=128) == pytest.approx(2 * drawn_at_once, rel=1e-3)
     assert asked((64, 64), batch_size=64) < drawn_at_once
+
+
+@pytest.fixture
+def gib_free(monkeypatch, tmp_path):
+    """Has Linux say that one GiB is available and another is left of swap."""
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal: 9999999 kB\nMemAvailable: 1048576 kB\nSwapFree: 1048576 kB\n")
+    monkeypatch.setattr(memory, "_LINUX", told)
+
+
+def of_gib(count: float) -> list[torch.Tensor]:
+    return [torch.empty(int(count * 2**28), dtype=torch.float32, device="meta")]
+
+
+@pytest.mark.usefixtures("gib_free")
+def test_weights_that_fit_with_swap_are_let_through_and_larger_ones_are_told_with_both_numbers():
+    memory.check_weights("The model", of_gib(1.9), torch.float32)
+    memory.check_weights("The model", of_gib(3.9), torch.bfloat16)
+    with pytest.raises(BadInput, match=r"model takes 2\.10 GiB in float32 and cpu has 2\.00 GiB free\. Use bfloat16"):
+        memory.check_weights("The model", of_gib(2.1), torch.float32)
+    with pytest.raises(BadInput, match=r"4\.10 GiB in bfloat16 .* free\. Close"):
+        memory.check_weights("The model", of_gib(8.2), torch.bfloat16)
+
+
+def test_where_nothing_tells_what_is_free_all_weights_are_let_through(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_LINUX", tmp_path / "nothing")
+    memory.check_weights("The model", of_gib(1e6), torch.float32)
