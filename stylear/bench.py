@@ -18,7 +18,7 @@ from .chameleon import Chameleon, ChameleonConfig
 from .checkpoint import Place, find, is_merged, load_adapter, load_base
 from .drawing import SamplingSettings, guide
 from .images import open_image
-from .memory import cache_bytes, check_weights
+from .memory import HALVE, cache_bytes, check_weights
 from .pace import Pace
 from .pipeline import MINI, MINI_REMEDY, StyleAR
 from .quantize import quantize
@@ -99,7 +99,7 @@ def random_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subje
     shape = SHAPES[name]
     with torch.device("meta"):
         base = Chameleon(shape.config).requires_grad_(False).to(dtype)
-    check_weights(f"A decoder of shape {name}", base.parameters(), dtype, device)
+    check_weights(f"A decoder of shape {name}", base.parameters(), dtype, device, HALVE)
     base = base.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for key, weight in base.named_parameters():

@@ -13,6 +13,8 @@ from .segment import Segmenter
 from .vqgan import VQGAN
 
 CPU = torch.device("cpu")
+MORE = "Close what else takes memory, or use a machine with more."
+HALVE = "bfloat16 takes half of what float32 does; else close what else takes memory, or use a machine with more."
 _LINUX = Path("/proc/meminfo")
 _SAYS = ("can't allocate memory", "not enough memory", "out of memory")  # the CPU's, and CUDA's and MPS's
 _SPARE = 1.1  # beside the cache a pass needs room for its own tensors
@@ -79,7 +81,7 @@ def _linux(name: str) -> int:
 
 
 def check_weights(
-    name: str, weights: Iterable[Tensor], dtype: torch.dtype, device: torch.device = CPU, advice: str = ""
+    name: str, weights: Iterable[Tensor], dtype: torch.dtype, device: torch.device = CPU, advice: str = MORE
 ) -> None:
     """BadInput, with both numbers and what to do, if a device does not hold copies of weights in a dtype.
 
@@ -90,9 +92,6 @@ def check_weights(
     if free is not None and device.type == "cpu":
         free += _linux("SwapFree")
     if free is not None and needed > free:
-        if not advice:
-            smaller = "Use bfloat16, which takes half, or close" if dtype.itemsize > 2 else "Close"
-            advice = f"{smaller} what else takes memory, or use a machine with more."
         raise BadInput(
             f"{name} takes {gib(needed)} GiB in {str(dtype).removeprefix('torch.')} and {device} has {gib(free)} GiB "
             f"free. {advice}"

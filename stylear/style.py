@@ -18,6 +18,7 @@ from .errors import BadCheckpoint, BadInput, MissingPart
 from .files import new_file, to_path
 from .images import Picture, is_plain, to_rgb
 
+MAX_SAVED = 64 * 2**20  # bytes; the released model's tokens and features take a fortieth of it
 KIND = {"kind": "style tokens", "version": 1}
 
 
@@ -76,13 +77,16 @@ class StyleTokens:
     def load(cls, path: str | PathLike) -> "StyleTokens":
         """Read a file that `save` wrote; nothing in it is executed.
 
-        Raises MissingPart if it is absent, BadCheckpoint if it is another kind of file or of another version.
+        Raises MissingPart if it is absent, BadCheckpoint if it is another kind of file, of another version or of more
+        than MAX_SAVED bytes.
         """
         path = to_path(path)
         if not path.is_file():
             raise MissingPart(
                 f"There is no style file at {path}. Give one that --save-style or Save Style Preset wrote."
             )
+        if path.stat().st_size > MAX_SAVED:
+            raise BadCheckpoint(f"{path} has {path.stat().st_size} bytes; a saved style has at most {MAX_SAVED}.")
         try:
             with safe_open(path, framework="pt") as file:
                 keys, kind = set(file.keys()), json.loads((file.metadata() or {}).get("stylear", "null"))

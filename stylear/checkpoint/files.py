@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import BadCheckpoint, MissingPart
 from ..files import is_plain_name, read_text, to_path
 from ..images import is_plain
+from ..memory import gib
 
 PICKLES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -125,6 +126,11 @@ def _open_safetensors(path: Path) -> WeightFile:
             return WeightFile(path, like, file.metadata() or {})
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is damaged or incomplete. Download it again. ({error})") from error
+    except RuntimeError as error:  # PyTorch's, where the system maps no file so large
+        raise BadCheckpoint(
+            f"{path} of {gib(path.stat().st_size)} GiB is larger than this machine can take into memory. Close what "
+            f"else takes it, or use a machine with more. ({error})"
+        ) from error
 
 
 def _open_pickle(path: Path) -> WeightFile:

@@ -12,7 +12,7 @@ from ..chameleon import Chameleon, ChameleonConfig, expand_norms
 from ..encoder import EncoderConfig, ImageEncoder
 from ..errors import BadCheckpoint, MissingPart
 from ..lora import fold, from_peft, lora_targets
-from ..memory import check_weights
+from ..memory import HALVE, check_weights
 from ..resampler import Resampler, ResamplerConfig
 from ..segment import Segmenter
 from ..shapes import count
@@ -54,7 +54,7 @@ def load_base(
         with torch.device("meta"):
             model = Chameleon(config)
         _check_shapes(model, weights, PARTS["base"].name)
-        check_weights(f"The {PARTS['base'].name}", model.parameters(), dtype)
+        check_weights(f"The {PARTS['base'].name}", model.parameters(), dtype, advice=HALVE)
         if lora:
             weights = fold(weights, lora, dtype)
         weights = {key: weights.pop(key).to(dtype) for key in model.state_dict()}
@@ -98,7 +98,7 @@ def load_adapter(place: str | Path | Place, merged: bool = False) -> tuple[dict[
         _refuse_second(place)
     found = find("resampler", place)
     with _naming(found.path):
-        weights = _read(found)
+        weights = _read_small(found, PARTS["resampler"].name)
         with torch.device("meta"):
             resampler = Resampler(ResamplerConfig.from_state_dict(weights))
         _check_shapes(resampler, weights, PARTS["resampler"].name)
@@ -120,7 +120,7 @@ def _refuse_second(place: Place) -> None:
 def _read_lora(place: Place) -> dict[str, Tensor]:
     found = find("lora", place)
     with _naming(found.path):
-        lora = _float(_read(found))
+        lora = _float(_read_small(found, PARTS["lora"].name))
         if any(".lora_" in key for key in lora):
             lora = from_peft(lora, _peft_scaling(found.path.parent / "adapter_config.json"))
         lora_targets(lora)  # refuses what is not a whole LoRA
@@ -134,7 +134,7 @@ def load_vqgan(place: str | Path | Place) -> VQGAN:
     if not any(key.startswith("decoder.") for key in found.keys):
         raise BadCheckpoint(f"{found.path} has only the VQGAN's encoder, so it cannot draw: {PARTS['vqgan'].get}.")
     with _naming(found.path):
-        weights = _read(found)
+        weights = _read_small(found, PARTS["vqgan"].name)
         with torch.device("meta"):
             vqgan = VQGAN(VQGANConfig.from_state_dict(weights))
         _check_shapes(vqgan, weights, PARTS["vqgan"].name)
@@ -149,7 +149,7 @@ def load_image_encoder(place: str | Path | Place) -> ImageEncoder:
     """
     found = find("image_encoder", place)
     with _naming(found.path):
-        weights = _read(found)
+        weights = _read_small(found, PARTS["image_encoder"].name)
         _check_finite(weights, PARTS["image_encoder"].name)
         return ImageEncoder.from_state_dict(weights, _encoder_config(found.file.metadata, found.path.parent, weights))
 
@@ -158,7 +158,7 @@ def load_segmenter(place: str | Path | Place) -> Segmenter:
     """SAM, float32, of any size."""
     found = find("segmenter", place)
     with _naming(found.path):
-        weights = _read(found)
+        weights = _read_small(found, PARTS["segmenter"].name)
         _check_finite(weights, PARTS["segmenter"].name)
         return Segmenter.from_state_dict(weights)
 
@@ -182,6 +182,12 @@ def _read(found: Found) -> dict[str, Tensor]:
                 "float32, bfloat16 or float16."
             )
     return found.read()
+
+
+def _read_small(found: Found, name: str) -> dict[str, Tensor]:
+    """The tensors of a part that is kept in float32; BadInput if memory does not hold it."""
+    check_weights(f"The {name}", found.like().values(), torch.float32)
+    return _read(found)
 
 
 def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylear import checkpoint, memory
-from stylear.checkpoint import load
+from stylear.checkpoint import files
 from stylear.checkpoint.describe import describe
+from stylear.checkpoint.parts import Found
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
 from stylear.lora import fold
 
@@ -220,6 +221,15 @@ def test_an_unreadable_file_beside_the_part_does_no_harm(official, tmp_path):
     assert checkpoint.find("segmenter", tmp_path).path.name == "sam.safetensors"
 
 
+def test_a_file_that_the_system_cannot_map_is_told_with_its_size(tmp_path, monkeypatch):
+    def refuse(path, framework):
+        raise RuntimeError(f"unable to mmap 99 bytes from file <{path}>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(files, "safe_open", refuse)
+    with pytest.raises(MissingPart, match=r"model\.safetensors of 0\.00 GiB is larger than this machine can take"):
+        checkpoint.find("base", tiny.write_base(tmp_path))
+
+
 # -- loading ---------------------------------------------------------------------------------------
 
 
@@ -245,13 +255,16 @@ def test_a_half_precision_base_takes_its_lora_in_float32(tmp_path):
     assert torch.equal(model.state_dict()[name], wanted.bfloat16())
 
 
-def test_a_base_that_memory_does_not_hold_is_refused_before_it_takes_any(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_LINUX", tmp_path / "meminfo")
+@pytest.mark.parametrize("part", ["base", "adapter", "vqgan", "image_encoder", "segmenter"])
+def test_a_part_that_memory_does_not_hold_is_refused_before_it_is_read(official, monkeypatch, tmp_path, part):
     (tmp_path / "meminfo").write_text("MemAvailable: 1 kB\nSwapFree: 0 kB\n")
-    folder = tiny.write_base(tmp_path / "base")
-    monkeypatch.setattr(load, "fold", None)
-    with pytest.raises(BadInput, match="base model .* GiB in float32 and cpu has 0.00 GiB free"):
-        checkpoint.load_base(folder, lora=tiny.lora_state())
+    monkeypatch.setattr(memory, "_LINUX", tmp_path / "meminfo")
+    places = official | {"segmenter": tmp_path / "sam.safetensors"}
+    save_file(tiny.sam_state(), places["segmenter"])
+    if part != "base":  # which is mapped from its file before its shape is known
+        monkeypatch.setattr(Found, "read", None)
+    with pytest.raises(BadInput, match="takes 0.00 GiB in float32 and cpu has 0.00 GiB free"):
+        getattr(checkpoint, f"load_{part}")(places[part])
 
 
 def test_vqgan_weights_inside_a_base_are_left_out_of_it_and_can_be_the_vqgan(tmp_path):

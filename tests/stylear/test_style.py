@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from stylear import style as style_module
 from stylear.encoder import EncoderConfig, ImageEncoder
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
 from stylear.images import open_image
 from stylear.resampler import Resampler, ResamplerConfig
-from stylear.style import StyleTokens, blend, enhance, resample
+from stylear.style import MAX_SAVED, StyleTokens, blend, enhance, resample
 
 DRAW = torch.Generator().manual_seed(0)
 FEATURES, CONTENT = torch.randn(2, 9, 12, generator=DRAW)
@@ -306,4 +307,14 @@ def test_a_truncated_style_file_is_refused(tmp_path, style):
     style.save(path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(BadCheckpoint, match="not a saved style"):
+        StyleTokens.load(path)
+
+
+def test_a_style_file_larger_than_any_style_is_refused_unread(tmp_path, style, monkeypatch):
+    path = tmp_path / "neon.safetensors"
+    style.save(path)
+    with path.open("r+b") as file:
+        file.truncate(MAX_SAVED + 1)
+    monkeypatch.setattr(style_module, "safe_open", None)
+    with pytest.raises(BadCheckpoint, match=f"a saved style has at most {MAX_SAVED}"):
         StyleTokens.load(path)
