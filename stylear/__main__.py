@@ -9,7 +9,7 @@ from pathlib import Path
 from .checks import whole
 from .errors import BadInput, StyleARError
 from .options import parser
-from .terminal import byte_bars, progress_bar, say
+from .terminal import byte_bars, open_streams, progress_bar, say
 
 PATHS = (
     "negative",
@@ -28,6 +28,7 @@ OVERWRITE = "pass --overwrite"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0, 2 with the reason on stderr, or 130 when stopped."""
+    open_streams()
     options = parser(COMMANDS).parse_args(arguments)
     try:
         options.run(options)

@@ -7,6 +7,21 @@ from contextlib import contextmanager
 from typing import TextIO
 
 
+def open_streams() -> None:
+    """Open what was closed before this process began, as by `>&-`, so that it leads nowhere.
+
+    Else Python has no `sys.stdout` to print to, and the next file that is opened takes what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print text in which names of files and of weights stand: what would move the cursor is spelled out.
 

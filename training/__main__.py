@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from stylear.errors import StyleARError
-from stylear.terminal import say
+from stylear.terminal import open_streams, say
 
 from . import stages
 from .commands import COMMANDS, Command
@@ -25,6 +25,7 @@ key=value. Each can be stopped at any moment and started again with the same com
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0, 130 when interrupted, or 2 with the reason on stderr."""
+    open_streams()
     parser = _parser()
     try:
         given, more = parser.parse_known_args(arguments)

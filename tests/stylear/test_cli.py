@@ -3,7 +3,9 @@
 import json
 import os
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from stylear.images import open_image
 from stylear.presets import load_preset
 from stylear.sheet import contact_sheet
 from stylear.style import blend
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,19 @@ def test_all_pictures_are_written_though_nobody_reads_their_names(run, monkeypat
         monkeypatch.setattr(sys, "stdout", stream)
         status, out = run("--batch", 2, "--width", 8, "--height", 8)
     assert status == 0 and pixels(out.with_name("out_1.png")).shape == (8, 8, 3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such shell")
+@pytest.mark.parametrize("words", ["stylear info README.md", "training train steps=0"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_with_its_streams_closed_a_command_ends_as_it_does_and_prints_into_no_file(words, closed):
+    program, *words = words.split()
+    code = (
+        f"import os; from {program}.__main__ import main; status = main({words});"
+        "os._exit(status if os.open(os.devnull, os.O_RDONLY) > 2 else 99)"
+    )
+    command = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 2  # noqa: S603
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
