@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from .errors import BadCheckpoint, MissingPart
-from .files import to_path
+from .files import read_text, to_path
 from .images import Picture, to_rgb
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -50,7 +50,7 @@ def load_depth_model(folder: str | PathLike) -> nn.Module:
 
 def _is_depth_anything(config: Path) -> bool:
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
+        found = json.loads(read_text(config))
     except ValueError:
         return False
     return isinstance(found, dict) and found.get("model_type") == "depth_anything"

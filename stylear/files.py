@@ -143,8 +143,15 @@ def is_plain_name(name: object) -> bool:
     return len(name.encode("utf-8", "surrogatepass")) <= 255
 
 
+def check_plain(path: Path) -> None:
+    """BadInput for what is there and no file, above all a device or a pipe, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path} is no file, but a folder, a device or a pipe. Give a file there.")
+
+
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file. BadCheckpoint if it is larger than any that is meant; UnicodeDecodeError."""
+    """The text of a UTF-8 file. BadInput or BadCheckpoint if it is none, or larger than any; UnicodeDecodeError."""
+    check_plain(path)
     if path.stat().st_size > MAX_TEXT:
-        raise BadCheckpoint(f"{path} has {path.stat().st_size} bytes, above {MAX_TEXT}. Download it again.")
+        raise BadCheckpoint(f"{path} has {path.stat().st_size} bytes, above {MAX_TEXT}. Put a whole one there.")
     return path.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from stylear.errors import BadCheckpoint, BadInput, MissingPart
+from stylear.files import read_text
 
 from .bundle import write_notice
 from .data.pictures import SIZE, PictureSet
@@ -44,7 +45,7 @@ class Instruments:
             )
         judge = load_judge(folder / "judge.safetensors")
         try:
-            rows = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))["rows"]
+            rows = json.loads(read_text(folder / "pictures.json"))["rows"]
             concept = np.array([judge.concept_names.index(row["concept"]) for row in rows])
             style = np.array([judge.style_names.index(row["style"]) for row in rows])
             unseen = np.array([bool(row["unseen"]) for row in rows])

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from stylear.errors import BadInput
-from stylear.files import held, in_words, is_draft, sweep_drafts, to_path
+from stylear.files import check_plain, held, in_words, is_draft, read_text, sweep_drafts, to_path
 
 from .config import PlainLoader, Settings, brief
 from .loop import write_atomically
@@ -87,7 +87,8 @@ def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal; BadInput for a device or pipe, which may have no end."""
+    check_plain(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(1 << 20):
@@ -105,7 +106,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, what: str = "record") -> Any:
     """Read JSON back; BadInput, calling it `what`, if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
+    except BadInput:
+        raise
     except FileNotFoundError as error:
         raise BadInput(f"There is no {what} {path}: run the command that makes it to its end.") from error
     except (OSError, ValueError, RecursionError) as error:

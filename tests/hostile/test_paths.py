@@ -13,8 +13,14 @@ from safetensors.torch import save_file
 from stylear import StyleTokens, checkpoint, files
 from stylear.convert import convert
 from stylear.errors import BadInput
+from training.curated import Curated
+from training.curation.files import SourceSettings
 from training.curation.items import Unusable, read_inside
+from training.curation.sources import open_source
+from training.inputs import read_inputs
 from training.loop import write_atomically
+from training.metrics.inputs import read_prompts, read_references
+from training.output import sha256_of
 
 from .harness import case, failed, hostile, outcome
 from .strategies import NAMES, odd_names
@@ -118,6 +124,32 @@ def test_a_device_is_not_replaced_by_a_file(root, device):
     with case():
         assert isinstance(outcome(files.check_new, target, True), BadInput)
     assert not target.is_file() and target.exists()
+
+
+READERS = {
+    "tokens.json": files.read_text,
+    "manifest.json": lambda path: Curated(path.parent).manifest,
+    "inputs.json": read_inputs,
+    "shard.arrow": sha256_of,
+    "prompts.txt": read_prompts,
+    "list.json": read_references,
+    "metadata.jsonl": lambda path: open_source(SourceSettings(kind="raw", path=str(path))),
+    "metadata.csv": lambda path: open_source(SourceSettings(kind="raw", path=str(path))),
+    "a.tar": lambda path: open_source(SourceSettings(kind="raw", path=str(path))),
+    "a.parquet": lambda path: open_source(SourceSettings(kind="raw", path=str(path.parent))),
+}
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "a pipe"])
+@pytest.mark.parametrize("name", READERS)
+def test_what_may_have_no_end_is_not_read(tmp_path, name, device):
+    path = tmp_path / name
+    if device == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(device)
+    with case():
+        assert isinstance(outcome(READERS[name], path), BadInput)
 
 
 def check_half(write, root: Path) -> None:

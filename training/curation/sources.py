@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from stylear.errors import BadInput
+from stylear.files import check_plain
 
 from .files import SourceSettings
 from .folders import PictureFolder, PictureList
@@ -59,6 +60,8 @@ def _open(settings: SourceSettings) -> Source:
             raise BadInput(f"There is no folder {path}: correct the source's `path`.")
         return PictureFolder(path, settings.kind)
     files = _files(path, kind)
+    for file in files:
+        check_plain(file)
     if kind == "list":
         return PictureList(files[0], settings)
     return Parquet(files, settings) if kind == "parquet" else Tars(files, settings)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylear.errors import BadInput
+from stylear.files import check_plain
 from stylear.images import SUFFIXES, is_picture, open_image
 
 from ..output import read_json
@@ -25,6 +26,7 @@ def read_prompts(path: Path, most: int | None = None) -> list[Prompt]:
     that is there twice, for one without content, and for a file without any.
     """
     try:
+        check_plain(path)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"The prompts {path} cannot be read: give a text file, one prompt a line ({error}).") from error
