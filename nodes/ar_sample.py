@@ -75,8 +75,8 @@ class ARSample(io.ComfyNode):
                     max=30.0,
                     step=0.1,
                     tooltip=(
-                        "How strongly prompt and style are followed. Raise it when the prompt or the style "
-                        "is weak; lower it when pictures look overdone. 1 is none, and twice as fast."
+                        "How strongly prompt and style are followed: with too little both are weak, with too much "
+                        "pictures look overdone and break up. The mini is best at 2 to 4. 1 is none, and twice as fast."
                     ),
                 ),
                 io.Int.Input(
@@ -124,9 +124,9 @@ class ARSample(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "How strongly the style alone is followed; cfg is then for the prompt. Raise it when the style "
-                        "is weak, lower it when it runs over the prompt. Below 0 it is as cfg, as released; any "
-                        "other value takes 50 % longer."
+                        "How strongly the style alone is followed; cfg is then for the prompt. The mini loses prompt "
+                        "and style by any pair that differs much; other models may gain. Below 0 it is as cfg, as "
+                        "released; any other value takes 50 % longer."
                     ),
                 ),
                 io.Float.Input(

@@ -19,7 +19,7 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -249,7 +249,7 @@ QUESTIONS = {
                 Claim("a style never trained on comes through at all", "nearest", "styles never trained on",
                       ("chance",)),
                 Claim("and as well as a trained one", "nearest", "styles never trained on", ("trained styles",),
-                      MARGIN, ours=True),
+                      MARGIN),
                 Claim("a style drawn by another hand comes through as well", "style", "families never trained on",
                       ("trained styles",), MARGIN, ours=True),
             ),
@@ -305,7 +305,7 @@ QUESTIONS = {
             _I,
             (
                 *(
-                    Claim(f"{name} alone keeps content out", "leak", name, ("none (joint)",), ours=name not in _PAPERS)
+                    Claim(f"content is kept out by {name} alone", "leak", name, ("none (joint)",), ours=name not in _PAPERS)
                     for name in _MEASURES
                 ),
                 Claim("all but pairs keep content out", "leak", "all but pairs", ("none (joint)",), ours=True),
