@@ -305,7 +305,8 @@ QUESTIONS = {
             _I,
             (
                 *(
-                    Claim(f"content is kept out by {name} alone", "leak", name, ("none (joint)",), ours=name not in _PAPERS)
+                    Claim(f"content is kept out by {name} alone", "leak", name, ("none (joint)",),
+                          ours=name not in _PAPERS)
                     for name in _MEASURES
                 ),
                 Claim("all but pairs keep content out", "leak", "all but pairs", ("none (joint)",), ours=True),
