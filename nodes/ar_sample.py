@@ -139,7 +139,8 @@ class ARSample(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "How much of the style: 0 is none, as on an empty white sheet, 1 is as encoded, above 1 "
-                        "exaggerates. Raise it when the style is weak, lower it when pictures fall apart."
+                        "exaggerates. Other models may gain above 1; the bundled mini loses style there. Lower it "
+                        "when pictures fall apart."
                     ),
                 ),
                 sockets.Style.Input(
