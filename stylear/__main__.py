@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .checks import whole
@@ -151,20 +152,24 @@ def bench(options: argparse.Namespace) -> None:
     from .pipeline import MAX_BATCH, _device, _dtype
 
     settings, batch = SamplingSettings(options.cfg, options.top_k), whole("--batch", options.batch, 1, MAX_BATCH)
+    repeat, pictures = whole("--repeat", options.repeat, 1, 1000), whole("--pictures", options.pictures, 1, 1000)
+    grid = None if options.side is None else measures.square("--side", options.side)
+    passes = options.reference_passes
+    if passes is not None:
+        whole("--reference-passes", passes, 0, 2**31 - 1)
+    passes = 0 if options.no_reference else passes
     device = _device(options.device)
     if options.shape:
         subject = measures.random_subject(options.shape, device, _dtype(options.dtype, device))
     else:
         parts = {name: getattr(options, name) for name in ("adapter", "vqgan", "image_encoder")}
         subject = measures.loaded_subject(options.model, parts, device, options.dtype)
-    passes = options.reference_passes
-    if passes is not None:
-        whole("--reference-passes", passes, 0, 2**31 - 1)
-    passes = 0 if options.no_reference else passes
+    if grid:
+        subject = replace(subject, grid=grid)
     result = measures.run(
         *(subject, options.windows, settings, batch, passes, options.quantize, options.compile),
-        repeat=whole("--repeat", options.repeat, 1, 1000),
-        pictures=whole("--pictures", options.pictures, 1, 1000),
+        repeat=repeat,
+        pictures=pictures,
         said=lambda name: print(f"measuring {name}", file=sys.stderr),
     )
     print(json.dumps(result, indent=1) if options.json else measures.table(result))

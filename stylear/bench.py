@@ -16,7 +16,9 @@ from torch import Tensor
 
 from .chameleon import Chameleon, ChameleonConfig
 from .checkpoint import Place, find, is_merged, load_adapter, load_base
+from .checks import whole
 from .drawing import SamplingSettings, guide
+from .errors import BadInput
 from .images import open_image
 from .memory import HALVE, cache_bytes, check_weights
 from .pace import Pace
@@ -28,6 +30,7 @@ from .vocabulary import LATENTS_PER_GRID
 
 PROMPT = 100  # tokens of the prompt of a named shape
 RANK = 4  # of the released LoRA
+MAX_SIDE = 1024  # codes; no model has positions for so many, which `sample` tells
 _READ_WINDOW = 16  # in which the pictures are drawn that quantised decoders read
 _SPREAD = 0.02  # of random weights, as transformers begins a Chameleon with (initializer_range)
 _MIB = 2**20
@@ -139,6 +142,14 @@ def loaded_subject(
         weights={key: value.to(device) for key, value in plain[0].state_dict().items()},
         lora={key: value.to(device) for key, value in lora.items()},
     )
+
+
+def square(name: str, side: int) -> tuple[int, int]:
+    """Grid steps of a picture of `side` codes on each side; BadInput, calling it `name`, for an odd number or none."""
+    half, odd = divmod(whole(name, side, LATENTS_PER_GRID, MAX_SIDE), LATENTS_PER_GRID)
+    if odd:
+        raise BadInput(f"{name} is {side}; codes come in pairs of rows and columns: give an even number.")
+    return half, half
 
 
 def _random_lora(name: str, weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

@@ -83,6 +83,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
         timed.add_argument(f"--{part}", help="its folder or file (searched for in the model's folder)")
     subject.add_argument("--shape", choices=("7b", "mid", "mini"), help="random weights of this shape, not a model's")
     timed.add_argument("--windows", type=_window, nargs="+", default=[1, 4, 8, 16, "auto"], help="(1 4 8 16 auto)")
+    timed.add_argument("--side", type=_whole, help="codes on each side of the picture (the model's own)")
     timed.add_argument("--batch", type=_whole, default=1, help="how many pictures at once (%(default)s)")
     timed.add_argument("--cfg", type=_number, default=4.0, help="guidance; 1 is none (%(default)s)")
     timed.add_argument("--top-k", type=_whole, default=2000, help="(%(default)s)")

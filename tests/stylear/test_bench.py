@@ -74,6 +74,13 @@ def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, small):
     assert after < 0.6 * before and 0 < result["quantized"][0]["logits_error"] < 0.1
 
 
+def test_pictures_may_be_of_another_size(capsys, small):
+    asked = ["--shape", "mini", "--windows", "1", "--reference-passes", "3", "--json", "--device", "cpu"]
+    assert main(["bench", *asked, "--side", "6"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["picture"] == [6, 6] and result["rows"][1]["passes"] == 36
+
+
 def test_every_window_is_measured_once_more_with_compiled_layers_where_that_can_be(capsys, small, monkeypatch):
     asked = ["--shape", "mini", "--windows", "1", "2", "--no-reference", "--compile", "--json", "--device", "cpu"]
     names = ["window 1", "window 2", "compiled window 1", "compiled window 2"]
@@ -195,6 +202,9 @@ def test_a_random_lora_of_a_shape_changes_nothing():
         ("--windows", "0"),
         ("--windows", "17"),
         ("--batch", "0"),
+        ("--side", "0"),
+        ("--side", "3"),
+        ("--side", "1024"),
         ("--repeat", "0"),
         ("--pictures", "0"),
         ("--top-k", "0"),
