@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from reprlib import repr as short
 
-PROMPTS = ("a cat", "a rocket", "a tree", "a house", "a guitar", "an apple", "a skull", "an umbrella")
+PROMPTS = ("a rabbit", "a rocket", "a tree", "a house", "a guitar", "an apple", "a skull", "an umbrella")
 
 
 def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
