@@ -30,7 +30,10 @@ OVERWRITE = "pass --overwrite"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0, 2 with the reason on stderr, or 130 when stopped."""
     open_streams()
-    options = parser(COMMANDS).parse_args(arguments)
+    whole_line = parser(COMMANDS)
+    options = whole_line.parse_args(arguments)
+    if [] in [getattr(options, name, None) for name in ("source", "target", "folder")]:  # argparse takes a -- for it
+        whole_line.error("a name is missing behind --")
     try:
         options.run(options)
     except (StyleARError, OSError) as error:
@@ -170,9 +173,9 @@ def bench(options: argparse.Namespace) -> None:
         *(subject, options.windows, settings, batch, passes, options.quantize, options.compile),
         repeat=repeat,
         pictures=pictures,
-        said=lambda name: print(f"measuring {name}", file=sys.stderr),
+        said=lambda name: say(f"measuring {name}", sys.stderr),
     )
-    print(json.dumps(result, indent=1) if options.json else measures.table(result))
+    say(json.dumps(result, indent=1) if options.json else measures.table(result))
 
 
 def download(options: argparse.Namespace) -> None:
@@ -186,10 +189,10 @@ def download(options: argparse.Namespace) -> None:
     if options.offline:
         found = fetching.verify(options.folder, parts)
     else:
-        print("\n".join(fetching.terms(parts)), file=sys.stderr)
+        say("\n".join(fetching.terms(parts)), sys.stderr)
         with byte_bars() as progress:
             found = fetching.download(options.folder, parts, options.accept, options.endpoint, progress)
-    print("\n".join(map(str, found)))
+    say("\n".join(map(str, found)))
 
 
 def _load(options: argparse.Namespace):

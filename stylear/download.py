@@ -166,6 +166,16 @@ class _Stay(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
+class _Follow(urllib.request.HTTPRedirectHandler):
+    """Follows redirects on the web alone, and hands no token on to another server."""
+
+    def redirect_request(self, request, fp, code, message, headers, url):
+        following = super().redirect_request(request, fp, code, message, headers, _web(request.full_url, url))
+        if following is not None and _server(following.full_url) != _server(request.full_url):
+            following.remove_header("Authorization")
+        return following
+
+
 class _Hub:
     """The place the repositories are at, in the protocol of Hugging Face's hub, which mirrors speak too."""
 
@@ -178,7 +188,7 @@ class _Hub:
             raise BadInput(f"The endpoint is {endpoint!r}. Give an address that begins with http:// or https://.")
         self._url = lambda repository, path: hf_hub_url(repository, path, endpoint=endpoint)
         self._token = get_token()
-        self._look = urllib.request.build_opener(_Stay)
+        self._look, self._read = urllib.request.build_opener(_Stay), urllib.request.build_opener(_Follow)
 
     def fetch(self, repository: str, path: str, target: Path, optional: bool, progress: Callable | None) -> str | None:
         """Bring a file to `target`; its SHA-256, or None if it is optional and not published."""
@@ -215,10 +225,11 @@ class _Hub:
         return found
 
     def _announced(self, url: str) -> _Remote:
-        """Follow redirects on the same server to the one that names the file's size and checksum."""
+        """Follow redirects to the server that names the file's size and checksum."""
+        first = url
         for _ in range(5):
             url = _web(url)
-            request = urllib.request.Request(url, method="HEAD", headers=self._headers(url, url))  # noqa: S310 - _web
+            request = urllib.request.Request(url, method="HEAD", headers=self._headers(url, first))  # noqa: S310 - _web
             try:
                 answer = self._look.open(request, timeout=30)
             except HTTPError as error:
@@ -244,7 +255,7 @@ class _Hub:
             raise BadInput(f"{room}: make room and try again.")
         headers = self._headers(remote.url, first) | ({"Range": f"bytes={done}-"} if done else {})
         request = urllib.request.Request(remote.url, headers=headers)  # noqa: S310 - _web
-        with urllib.request.urlopen(request, timeout=60) as answer, draft.open("r+b") as file:  # noqa: S310 - _web
+        with self._read.open(request, timeout=60) as answer, draft.open("r+b") as file:
             done = done if answer.status == 206 else 0  # else the server begins again
             file.truncate(done)
             file.seek(done)
@@ -254,7 +265,7 @@ class _Hub:
 
     def _headers(self, url: str, first: str) -> dict[str, str]:
         """Of a request; the token goes to the endpoint itself alone."""
-        own = self._token and urlsplit(url).netloc == urlsplit(first).netloc
+        own = self._token and _server(url) == _server(first)
         return {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {self._token}"} if own else {})
 
 
@@ -293,6 +304,11 @@ def _web(url: str, place: str = "") -> str:
     raise BadInput(f"{url} leads to {short(place)}, which is no address on the web. Use another endpoint.")
 
 
+def _server(url: str) -> tuple[str, str]:
+    """What an address asks and how: a token for https is not one for http."""
+    return urlsplit(url)[:2]
+
+
 def _letters(checksum: str) -> str:
     """What of a checksum can stand in a file's name."""
     return "".join(filter(str.isalnum, checksum))
@@ -327,7 +343,7 @@ def _sha256(path: Path) -> str:
 def _sums(folder: Path) -> dict[str, str]:
     """File to checksum, of a file as sha256sum writes and checks it."""
     path = folder / SUMS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 
 

@@ -75,9 +75,9 @@ def free_bytes(device: torch.device) -> int | None:
     return _linux("MemAvailable") if device.type == "cpu" and _LINUX.is_file() else None
 
 
-def _linux(name: str) -> int:
+def _linux(name: str) -> int | None:
     said = dict(line.split(":") for line in _LINUX.read_text().splitlines())
-    return 1024 * int(said[name].split()[0])
+    return 1024 * int(said[name].split()[0]) if name in said else None
 
 
 def check_weights(
@@ -90,7 +90,7 @@ def check_weights(
     """
     needed, free = dtype.itemsize * sum(weight.numel() for weight in weights), free_bytes(device)
     if free is not None and device.type == "cpu":
-        free += _linux("SwapFree")
+        free += _linux("SwapFree") or 0
     if free is not None and needed > free:
         raise BadInput(
             f"{name} takes {gib(needed)} GiB in {str(dtype).removeprefix('torch.')} and {device} has {gib(free)} GiB "

@@ -275,7 +275,7 @@ def _empty_sam(state: Mapping[str, Tensor]) -> nn.Module:
             )
     except KeyError as missing:
         raise BadCheckpoint(f"Not a SAM checkpoint: {missing} is absent. Give a SAM ViT file.") from missing
-    except (AssertionError, IndexError, ZeroDivisionError) as error:
+    except (AssertionError, IndexError, TypeError, ZeroDivisionError) as error:
         raise BadCheckpoint("Not a SAM checkpoint: its shapes fit no SAM. Give a SAM ViT file.") from error
     sam.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
     sam.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)

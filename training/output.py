@@ -51,7 +51,8 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
 
 
 def _check_command(file: Path, command: str) -> None:
-    """BadInput if the settings are those of another command."""
+    """BadInput if the settings are those of another command, or no file."""
+    check_plain(file)
     with file.open(encoding="utf-8", errors="replace") as lines:
         first = lines.readline().strip()
     if first.startswith(BEGUN_BY) and (other := first.removeprefix(BEGUN_BY)) != command:

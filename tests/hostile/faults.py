@@ -21,6 +21,8 @@ from tiny_hub import serving
 
 from training.checkpoints import OPTIMIZER
 
+from .victims import NOT_SET_UP
+
 ROOT = Path(__file__).parents[2]
 KILLED = (-9, -14, -25)  # SIGKILL; SIGALRM and SIGXFSZ, which kill as it does: nothing of Python runs
 MODEL = {"base": "model"}
@@ -123,7 +125,10 @@ class Bench:
         request |= {"closed": closed, "setup": setup}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return Ended(**json.loads(self.process.stdout.readline()))
+        ended = Ended(**json.loads(self.process.stdout.readline()))
+        if setup and ended.status == NOT_SET_UP:
+            raise RuntimeError(f"{setup} failed: {ended.said}")
+        return ended
 
     def ran(self, command: str, *more: str, **fault) -> tuple[Path, Ended]:
         """Run a command in a new folder, which is returned too."""

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from stylear import StyleTokens, checkpoint, files
 from stylear.convert import convert
 from stylear.errors import BadInput
+from training.curate import CurateSettings
 from training.curated import Curated
 from training.curation.files import SourceSettings
 from training.curation.items import Unusable, read_inside
@@ -20,7 +21,7 @@ from training.curation.sources import open_source
 from training.inputs import read_inputs
 from training.loop import write_atomically
 from training.metrics.inputs import read_prompts, read_references
-from training.output import sha256_of
+from training.output import output_folder, sha256_of
 
 from .harness import case, failed, hostile, outcome
 from .strategies import NAMES, odd_names
@@ -130,6 +131,7 @@ READERS = {
     "tokens.json": files.read_text,
     "manifest.json": lambda path: Curated(path.parent).manifest,
     "inputs.json": read_inputs,
+    "settings.yaml": lambda path: output_folder(path.parent, CurateSettings(out=path.parent)).__enter__(),
     "shard.arrow": sha256_of,
     "prompts.txt": read_prompts,
     "list.json": read_references,

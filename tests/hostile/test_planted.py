@@ -281,6 +281,11 @@ def test_a_full_disk_that_is_not_told_in_words(bench):
         test_faults.check_fault(bench, "download", "full", 12, setup=f"{__name__}:say_errors_raw")
 
 
+def test_a_defect_that_could_not_be_planted_is_none(bench):
+    with pytest.raises(RuntimeError, match="no_such_defect failed: "):
+        bench.run("download", bench.folder(), setup=f"{__name__}:no_such_defect")
+
+
 def hold_nothing() -> None:
     """In a victim: a folder that another run holds is written."""
     from stylear import download
@@ -291,6 +296,18 @@ def hold_nothing() -> None:
 def test_a_folder_that_two_runs_may_write(bench):
     with caught():
         test_faults.check_alone(bench, "download", setup=f"{__name__}:hold_nothing")
+
+
+def test_a_parser_that_does_not_end(tmp_path, monkeypatch):
+    def spin(*_, **__):
+        while True:
+            pass
+
+    (tmp_path / "a.png").write_bytes(b"")
+    monkeypatch.setattr(harness, "SECONDS", 0.2)
+    monkeypatch.setattr(Image, "open", spin)
+    with pytest.raises(harness.Hangs), harness.case():
+        harness.outcome(images.open_image, tmp_path / "a.png")
 
 
 def test_a_model_that_is_kept(tmp_path):

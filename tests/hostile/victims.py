@@ -140,6 +140,9 @@ class _Brightness:
         return [Verdict(Scores(float(np.asarray(picture).mean()), 0.0, 0.0)) for picture in pictures]
 
 
+NOT_SET_UP = 78  # exit status of a command whose `setup` failed, which proves nothing
+
+
 def _child(request: dict) -> None:
     """Run one command as its own command line does; ends the process."""
     os.chdir(request["folder"])
@@ -149,7 +152,12 @@ def _child(request: dict) -> None:
     sys.argv = ["victim", *words]
     if request.get("setup"):
         module, _, name = request["setup"].rpartition(":")
-        getattr(importlib.import_module(module), name)()
+        try:
+            getattr(importlib.import_module(module), name)()
+        except Exception:
+            traceback.print_exc()
+            os.write(request["told"], f"\n0 {NOT_SET_UP}".encode())
+            os._exit(0)
     main = importlib.import_module("stylear.__main__" if words[0] in ("download", "generate") else "training.__main__")
     fault = Fault(**{"folder": request["folder"], **request.get("fault", {})})
     try:

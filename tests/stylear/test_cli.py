@@ -342,6 +342,12 @@ def test_convert_writes_safetensors_and_says_what_it_was(tmp_path, capsys):
     assert "is there already. Give another name or pass --overwrite." in capsys.readouterr().err
 
 
+def test_dashes_do_not_stand_for_a_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "a", "--", "--"])
+    assert "a name is missing" in capsys.readouterr().err
+
+
 def test_the_package_runs_as_a_program(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["stylear", "info", "/nowhere"])
     monkeypatch.delitem(sys.modules, "stylear.__main__")

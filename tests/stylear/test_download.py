@@ -125,6 +125,38 @@ def test_the_token_goes_to_the_endpoint_and_nowhere_else(fetch, hub):
     assert tokens == {False: "Bearer secret", True: None}
 
 
+def test_no_redirect_takes_the_token_to_another_server(fetch, hub, monkeypatch):
+    other = hub.url.replace("127.0.0.1", "localhost")
+    answer, took = Hub.answer, []
+
+    def lead_away(self, whole):
+        if self.headers["Host"].startswith("localhost"):
+            took.append((self.command, self.headers.get("Authorization")))
+        elif self.command in hub.leads:
+            self.send_response(302)
+            self.send_header("Location", hub.leads[self.command] + self.path)
+            self.end_headers()
+            return
+        answer(self, whole)
+
+    monkeypatch.setattr(Hub, "answer", lead_away)
+    for command in ("HEAD", "GET"):
+        hub.leads = {command: other}
+        (found,) = fetch(ADAPTER)
+        found.unlink()
+    assert took == [("HEAD", None), ("GET", None), ("GET", None)]
+    hub.leads = {"GET": "ftp://127.0.0.1:1"}
+    with pytest.raises(BadInput, match="no address on the web"):
+        fetch(ADAPTER)
+
+
+def test_sums_that_are_no_text_are_told(fetch, tmp_path):
+    fetch(ADAPTER)
+    (tmp_path / "7b" / SUMS).write_bytes(b"\xff\xfe  x\n")
+    with pytest.raises(BadCheckpoint, match="is not in SHA256SUMS"):
+        verify(tmp_path / "7b", ADAPTER)
+
+
 def test_a_folder_that_another_download_fills_is_refused_and_left_alone(fetch, hub, tmp_path):
     with held(tmp_path / "7b"), pytest.raises(BadInput, match="is being written by another run"):
         fetch()

@@ -92,3 +92,9 @@ def test_weights_that_fit_with_swap_are_let_through_and_larger_ones_are_told_wit
 def test_where_nothing_tells_what_is_free_all_weights_are_let_through(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_LINUX", tmp_path / "nothing")
     memory.check_weights("The model", of_gib(1e6), torch.float32)
+
+
+def test_a_system_that_does_not_tell_its_memory_is_believed_to_have_it(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemFree: 1 kB\n")
+    monkeypatch.setattr(memory, "_LINUX", tmp_path / "meminfo")
+    assert memory.free_bytes(torch.device("cpu")) is None

@@ -65,6 +65,12 @@ def official_masks(model, image, multimask, **prompt):
     return output["masks"][0], output["iou_predictions"][0]
 
 
+def test_a_weight_without_dimensions_is_no_sams(official):
+    key = "mask_decoder.transformer.layers.0.cross_attn_token_to_image.q_proj.weight"
+    with pytest.raises(BadCheckpoint, match="its shapes fit no SAM"):
+        Segmenter.from_state_dict(official.state_dict() | {key: torch.tensor(0.0)})
+
+
 def test_one_point_gives_the_best_of_sams_three_masks(official, segmenter):
     image = Image.fromarray(PICTURE)
     points = {"point_coords": torch.tensor([[[20.0, 12.0]]]) * 64 / 48, "point_labels": torch.ones(1, 1)}
