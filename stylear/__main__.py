@@ -170,7 +170,7 @@ def bench(options: argparse.Namespace) -> None:
     if grid:
         subject = replace(subject, grid=grid)
     result = measures.run(
-        *(subject, options.windows, settings, batch, passes, options.quantize, options.compile),
+        *(subject, options.windows, settings, batch, passes, [*dict.fromkeys(options.quantize)], options.compile),
         repeat=repeat,
         pictures=pictures,
         said=lambda name: say(f"measuring {name}", sys.stderr),

@@ -66,7 +66,7 @@ def small(monkeypatch):
 
 
 def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, small):
-    asked = ["--shape", "mini", "--windows", "2", "--quantize", "int8", "--reference-passes", "3", "--json"]
+    asked = ["--shape", "mini", "--windows", "2", "--quantize", "int8", "int8", "--reference-passes", "3", "--json"]
     assert main(["bench", *asked, "--device", "cpu"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["subject"] == "mini" and [row["name"] for row in result["rows"]] == ["reference", "int8 window 2"]
