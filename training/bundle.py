@@ -32,7 +32,7 @@ REFERENCES = {
     "oil": "lemon",
     "pixel16": "ghost",
 }
-RECORD = ("rank", "targets", "noise", "data", "steps", "pictures")  # of what the adapter says about its making
+RECORD = ("rank", "targets", "noise", "data", "steps", "pictures", "init")  # of what the adapter says about its making
 LIMIT = 60_000_000  # bytes
 NOTICE = """{what} drawings of these sets. All were
 changed: rasterised, and rendered anew in the drawing styles of training/data/renderers. Names and keywords are from

@@ -14,6 +14,7 @@ from .loop import write_atomically
 from .output import write_json
 from .stages import MINI, RECORD, STAGES, TAKEN, alone, was_taken
 
+ON_THE_WAY = ("style", "depth_corpus")  # what only the bundled adapter is made of: with it nobody needs them
 STEPS = "summary.json"  # of the adapter: how long it was trained
 
 
@@ -46,7 +47,7 @@ def take(name: str, work: Path) -> None:
             raise BadInput(f"{folder} was not taken from the bundled mini: move it away, or give another --work.")
         write_json(folder / RECORD, {TAKEN: files_sha256(files.values())})
         if name == "adapter":
-            steps = source_record(Place(MINI / "adapter")).get("steps")
-            write_json(folder / STEPS, {} if steps is None else {"steps": steps})
+            made = source_record(Place(MINI / "adapter"))
+            write_json(folder / STEPS, {name: made[name] for name in ("steps", "init") if name in made})
         for file, source in files.items():
             write_atomically(folder / file, lambda draft, source=source: shutil.copyfile(source, draft))

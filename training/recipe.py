@@ -69,6 +69,9 @@ class TrainSettings(Settings):
     data: Path = Field(Path("work/tokens"), description="folder that tokenize wrote")
     out: Path = Field(Path("work/adapter"), description="folder to write")
     init: Path | None = Field(None, description="adapter to go on from; its rank, targets and shape hold")
+    init_share: Share = Field(
+        0.0, description="share of init's weights in the adapter that is written, beside the trained ones'"
+    )
     rank: int = Field(RANK, ge=1, le=1024, description="of a new LoRA; it is not scaled")
     targets: tuple[Literal[TARGETS], ...] = Field(TARGETS, min_length=1, description="modules that get a LoRA")
     resampler: ResamplerShape = Field(ResamplerShape(), description="shape of a new resampler")

@@ -18,6 +18,8 @@ from .output import read_json
 
 RECORD = ".made_of.json"  # in each stage's folder; hidden, because it is no part of what is made
 TAKEN = "bundled"  # in the record of what was taken from the bundled mini: what tells its files
+ADAPTER = ("adapter/model.safetensors", "adapter/image_proj.safetensors", "summary.json")  # what `train` writes
+RECIPES = {"style": "mini.yaml", "adapter": "mini_depth.yaml"}  # of the stages that `train` makes
 MINI = Path(__file__).parents[1] / "stylear" / "mini"
 
 
@@ -76,7 +78,23 @@ def corpus(work: Path) -> None:
     )
 
 
+def style(work: Path) -> None:
+    _train(work, "style", {"data": work / "corpus", "out": work / "style"})
+
+
+def depth_corpus(work: Path) -> None:
+    from .pretrain.corpus import MAPPED, write_corpus
+
+    codes, vqgan = work / "tokens" / "codes.npz", work / "vqgan" / "vqgan.safetensors"
+    write_corpus(work / "pictures", codes, vqgan, work / "depth_corpus", mapped=MAPPED)
+
+
 def adapter(work: Path) -> None:
+    init = work / "style" / "adapter"
+    _train(work, "adapter", {"data": work / "depth_corpus", "init": init, "out": work / "adapter"})
+
+
+def _train(work: Path, name: str, places: dict[str, Path]) -> None:
     from .config import CONFIGS, ModelPaths, read_settings
     from .loop import can_compile, cores, training_device
     from .recipe import TrainSettings
@@ -85,8 +103,8 @@ def adapter(work: Path) -> None:
 
     device = training_device()
     parts = ModelPaths(base=str(work / "base"), vqgan=str(work / "vqgan"), image_encoder=str(work / "clip"))
-    places = {"model": parts, "data": work / "corpus", "out": work / "adapter", "compile": can_compile(device)}
-    settings = read_settings(TrainSettings, CONFIGS / "mini.yaml").model_copy(update=places)
+    own = {"model": parts, "compile": can_compile(device), **places}
+    settings = read_settings(TrainSettings, CONFIGS / RECIPES[name]).model_copy(update=own)
     together(partial(run, settings), math.gcd(settings.batch, cores()) if device.type == "cpu" else 1)
 
 
@@ -174,13 +192,19 @@ def _corpus_recipe() -> dict[str, Any]:
     return {"raw": [*RAW], "depth every": DEPTH_EVERY, "captions": _captions()}
 
 
-def _adapter_recipe() -> dict[str, Any]:
+def _depth_corpus_recipe() -> dict[str, Any]:
+    from .pretrain.corpus import MAPPED, RAW
+
+    return {"raw": [*RAW], "mapped": MAPPED, "captions": _captions()}
+
+
+def _train_recipe(name: str) -> dict[str, Any]:
     from .config import CONFIGS, read_settings
     from .recipe import TrainSettings
     from .train import CHANGEABLE
 
-    settings = read_settings(TrainSettings, CONFIGS / "mini.yaml").model_dump(mode="json")
-    free = ("model", "data", "out", "compile", *CHANGEABLE)
+    settings = read_settings(TrainSettings, CONFIGS / RECIPES[name]).model_dump(mode="json")
+    free = ("model", "data", "init", "out", "compile", *CHANGEABLE)
     return {"settings": {name: value for name, value in settings.items() if name not in free}}
 
 
@@ -272,11 +296,26 @@ STAGES = {
         ),
         Stage(corpus, "captioned codes", ("pictures", "tokens", "vqgan"), ("tokens.json",), _corpus_recipe, _shards),
         Stage(
-            adapter,
+            style,
             "LoRA and resampler",
             ("base", "vqgan", "clip", "corpus"),
-            ("adapter/model.safetensors", "adapter/image_proj.safetensors", "summary.json"),
-            _adapter_recipe,
+            ADAPTER,
+            partial(_train_recipe, "style"),
+        ),
+        Stage(
+            depth_corpus,
+            "most under depth maps",
+            ("pictures", "tokens", "vqgan"),
+            ("tokens.json",),
+            _depth_corpus_recipe,
+            _shards,
+        ),
+        Stage(
+            adapter,
+            "both, heeding depth maps",
+            ("base", "vqgan", "clip", "depth_corpus", "style"),
+            ADAPTER,
+            partial(_train_recipe, "adapter"),
         ),
         Stage(judge, "classifier that measures", ("pictures",), ("judge.safetensors",), _judge_recipe),
         Stage(instruments, "training/eval", ("icons", "pictures", "judge")),

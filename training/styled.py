@@ -76,6 +76,16 @@ class StyledModel(nn.Module):
         return model
 
 
+def mixed(weights: Mapping[str, Tensor], others: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Each weight with a share of the other of its name: a point on the line from `weights` (0) to `others` (1).
+
+    Between a model and what it became by training on, such points often keep what the first could do and have most of
+    what was learned (weight averaging of a fine-tuned model, as WiSE-FT). A LoRA's two factors are mixed each by
+    itself, as everything else, so the rank stays.
+    """
+    return {name: weight.lerp(others[name].to(weight), share) for name, weight in weights.items()}
+
+
 def _pattern(targets: tuple[str, ...]) -> str:
     return rf"(.*\.)?({'|'.join(targets)})"
 

@@ -5,8 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
+from stylear.checkpoint import Place
 from stylear.errors import BadInput, MissingPart
 
+from .export import source_record
 from .inputs import hold_inputs
 from .output import output_folder, provenance, write_json
 from .plan import plan
@@ -15,6 +17,7 @@ from .recipe import TrainSettings
 from .styled import write_adapter
 from .trainer import Trainer
 
+CHAIN = ("data", "steps", "pictures", "init")  # of an adapter's record, in that of one that goes on from it
 CHANGEABLE = ("mode", "workers", "save_every", "benchmark_steps", "sample_every", "prompts", "references")
 
 
@@ -70,6 +73,7 @@ def _finish(trainer: Trainer, lora: dict, resampler: dict, base: dict) -> str:
         "data": trainer.tokens.sha256,
         "steps": progress.step,
         "pictures": progress.step * s.batch,
+        **({"init": _before(s)} if s.init else {}),
         "provenance": provenance(),
     }
     write_adapter(s.out / "adapter", lora, resampler, made)
@@ -96,6 +100,12 @@ def _finish(trainer: Trainer, lora: dict, resampler: dict, base: dict) -> str:
         f"{held_out}.\nAdapter ({_count(lora):,} LoRA and {_count(resampler):,} resampler parameters): "
         f"{s.out / 'adapter'}\nIn {s.out}: {', '.join([*shown, 'tensorboard', 'summary.json'])}"
     )
+
+
+def _before(settings: TrainSettings) -> dict[str, object]:
+    """What the adapter that was gone on from says of its making, and its share in the new one."""
+    known = source_record(Place(settings.init))
+    return {"share": settings.init_share, **{name: known[name] for name in CHAIN if name in known}}
 
 
 def _count(weights: dict[str, torch.Tensor]) -> int:

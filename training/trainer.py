@@ -17,7 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from stylear.checkpoint import Place, find
+from stylear.checkpoint import Place, find, load_adapter
 from stylear.encoder import ImageEncoder
 from stylear.errors import BadInput
 from stylear.images import open_image, to_rgb
@@ -43,7 +43,7 @@ from .parts import Parts, adapter_files
 from .plots import loss_plot, sample_sheet
 from .recipe import TrainSettings
 from .steps import Draws, Listed, Rows, Samples, Step, parts_of_steps
-from .styled import StyledModel, write_adapter
+from .styled import StyledModel, mixed, write_adapter
 from .tokens import KINDS, TokenSet
 
 HELD_OUT = 255  # in place of a kind, so that the mix passes it over
@@ -87,6 +87,10 @@ class Trainer:
         _check_vqgan(self.tokens, self.parts)
         if s.held_out >= len(self.tokens):
             raise BadInput(f"held_out is {s.held_out} and {s.data} has {len(self.tokens)} pictures: keep fewer.")
+        if s.init_share and (s.base_rate or not s.init):
+            raise BadInput(
+                "init_share is the share of init's weights: give init, and leave base_rate 0, whose base is not shared."
+            )
         if s.contrast.looks and (s.batch == 1 or s.context_drop == 1):
             raise BadInput(
                 "contrast compares pictures of a step that have a prompt: raise batch or lower context_drop."
@@ -245,12 +249,19 @@ class Trainer:
         return float(a.reduce(total, "sum")) / self.held_out.predicted(range(count))
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """LoRA and resampler under the released keys, and the base where it trains.
+        """LoRA and resampler under the released keys, mixed with init's by `init_share`, and the base where it trains.
 
         Empty on all processes but the first; all have to call.
         """
-        found = trained(self.model)
-        return (*released(found), trained_base(found)) if self.accelerator.is_main_process else ({}, {}, {})
+        found, s = trained(self.model), self.settings
+        if not self.accelerator.is_main_process:
+            return {}, {}, {}
+        lora, resampler = released(found)
+        if s.init_share:
+            first, before = load_adapter(s.init)
+            lora = mixed(lora, first, s.init_share)
+            resampler = mixed(resampler, before.state_dict(), s.init_share)
+        return lora, resampler, trained_base(found)
 
     def write_base(self, folder: Path, weights: dict[str, Tensor]) -> Parts:
         """Write a base that was trained as a folder like the one it began as; returns this run's parts with it."""

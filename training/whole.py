@@ -11,10 +11,10 @@ from torch import nn
 
 from stylear.errors import BadInput
 
-from .bundled import bundled_files, is_taken, take
+from .bundled import ON_THE_WAY, bundled_files, is_taken, take
 from .inputs import changed_inputs
 from .loop import can_compile, cores, steps_done, training_device
-from .stages import RECORD, STAGES, Stage, run, was_taken
+from .stages import RECIPES, RECORD, STAGES, Stage, run, was_taken
 
 GB = 1e9
 MEMORY = 5 * GB  # room for the largest stage, by estimate
@@ -47,7 +47,9 @@ COSTS = {
     "tokens": Cost(30, 950, 0.1 * GB),
     "base": Cost(0.05, 1.1, 0.05 * GB),
     "corpus": Cost(90, disk=0.6 * GB),
-    "adapter": Cost(0.1, 1.1, 0.05 * GB),
+    "style": Cost(0.1, 1.1, 0.05 * GB),
+    "depth_corpus": Cost(30, disk=0.2 * GB),
+    "adapter": Cost(0.1, 1.4, 0.05 * GB),
     "judge": Cost(0.02, 0.4, 0.03 * GB),
     "instruments": Cost(15, disk=0.01 * GB),
     "bundle": Cost(5, disk=0.03 * GB),
@@ -174,11 +176,11 @@ def _states(work: Path, bundled: bool) -> tuple[dict[str, str], dict[str, str]]:
     """The state of each stage that is asked for, and those that are wrong: their product may not be used."""
     states, wrong = {}, {}
     for name, stage in STAGES.items():
-        if bundled and not stage.files:
+        if bundled and (not stage.files or name in ON_THE_WAY):
             continue
         folder, taken = work / name, bundled and bool(bundled_files(name))
         record = folder / RECORD
-        unmade = [before for before in stage.of if states[before] != "done"]
+        unmade = [before for before in stage.of if states.get(before, "done") != "done"]
         if not stage.files or not folder.exists() or not any(folder.iterdir()):
             states[name] = TO_TAKE if taken else "to do"
         elif was_taken(name, work):
@@ -222,7 +224,7 @@ def _missing_packages(downloads: Path) -> list[str]:
 
 def _steps_left(name: str, work: Path) -> int:
     """Steps still to take of a stage that trains; one for a stage that does not."""
-    if name == "adapter":
+    if name in RECIPES:
         states = sorted((work / name).glob("state-*"))
         done = int(states[-1].name.removeprefix("state-")) if states else 0
     else:
@@ -239,8 +241,8 @@ def _steps(name: str) -> int:
     from .pretrain.vqgan import VQGANSettings
     from .recipe import TrainSettings
 
-    if name == "adapter":
-        return read_settings(TrainSettings, CONFIGS / "mini.yaml").steps
+    if name in RECIPES:
+        return read_settings(TrainSettings, CONFIGS / RECIPES[name]).steps
     trained = {"vqgan": VQGANSettings, "clip": CLIPSettings, "sam": SAMSettings, "base": BaseSettings}
     settings = {**trained, "judge": JudgeSettings}.get(name)
     return settings().schedule.steps if settings else 1

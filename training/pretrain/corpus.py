@@ -17,20 +17,29 @@ from ..tokens import Example, write_index, write_shard
 
 RAW = ("plain", "mono")  # drawings as their authors made them; every other style is ours
 DEPTH_EVERY = 2  # of the pictures whose depth map was encoded, so many stand under it: prompts with one are long
+MAPPED = 0.75  # the share of pictures under a map, where depth is what is to be learned
 SHARD = 8192
 CHUNK = 256
 
 
-def write_corpus(data: Path, codes: Path, vqgan: Path, out: Path, seed: int = 0) -> None:
+def write_corpus(
+    data: Path, codes: Path, vqgan: Path, out: Path, seed: int = 0, mapped: float | None = None
+) -> None:
     """Write the pictures of the train split as a token folder: kinds, captions, codes, depth where there is one.
 
     `data`: the picture set; `codes`: the npz of the `tokens` stage; `vqgan`: the file that made them. Each picture
-    has one of the caption's wordings. Shards that are there already are made again: it takes a minute.
+    has one of the caption's wordings. `mapped`: all pictures whose map was encoded, under it, and as many others as
+    make them this share; None: all pictures, one in DEPTH_EVERY of those maps. Shards that are there already are made again: it takes a minute.
     """
     pictures, arrays = PictureSet(data), np.load(codes)
-    depth_of = {int(row): i for i, row in enumerate(arrays["depth_rows"]) if i % DEPTH_EVERY == 0}
+    depth_of = {int(row): i for i, row in enumerate(arrays["depth_rows"]) if mapped or i % DEPTH_EVERY == 0}
     all_codes, depth, rows = arrays["codes"], arrays["depth"], arrays["rows"]
-    order = np.random.default_rng(seed).permutation(len(rows))
+    order, rng = np.arange(len(rows)), np.random.default_rng(seed)
+    if mapped:
+        under = np.isin(order, list(depth_of))
+        others = rng.choice(order[~under], round(under.sum() * (1 / mapped - 1)), replace=False)
+        order = np.concatenate([order[under], others])
+    order = rng.permutation(order)
 
     def example(number: int) -> Example:
         row = int(rows[number])

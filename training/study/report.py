@@ -195,8 +195,11 @@ def _head(settings: StudySettings, subjects: Subjects, found: Mapping[str, str])
 
 def _long(settings: StudySettings) -> str:
     """How long the adapter of the work folder was trained, if it says so."""
-    steps = read_json(settings.work / "adapter" / "summary.json", "summary").get("steps")
-    return "" if steps is None else f", of {steps} steps"
+    made, steps = read_json(settings.work / "adapter" / "summary.json", "summary"), []
+    while isinstance(made, dict) and "steps" in made:
+        steps.insert(0, str(made["steps"]))
+        made = made.get("init")
+    return f", of {' + '.join(steps)} steps" if steps else ""
 
 
 def _whose(question: Question) -> str:
