@@ -116,7 +116,7 @@ def keep_top(logits: Tensor, top_k: int) -> Tensor:
     """Logits [..., k] with all but the `top_k` largest at -inf; those equal to the smallest kept stay too."""
     if top_k >= logits.shape[-1]:
         return logits
-    return logits.masked_fill(logits < _least_kept(logits, top_k), -math.inf)
+    return logits.masked_fill(logits < _largest(logits, top_k).amin(dim=-1, keepdim=True), -math.inf)
 
 
 def draw(logits: Tensor, noise: Tensor | None, top_k: int) -> Tensor:
@@ -126,17 +126,21 @@ def draw(logits: Tensor, noise: Tensor | None, top_k: int) -> Tensor:
 
 
 def draw_surely(logits: Tensor, noise: Tensor | None, top_k: int, margin: Tensor) -> tuple[Tensor, Tensor]:
-    """As `draw`, with a bool [...] for codes that logits less than `margin` off could change."""
-    kept = logits
+    """As `draw`, with a bool [...] for codes that logits at most `margin` off could change.
+
+    Of codes that may or may not be among the `top_k`, as the last and the first left out may where they are close, all
+    stand to be drawn, and one that is drawn is in doubt.
+    """
+    kept, close = logits, 2 * margin
     if 1 < top_k < logits.shape[-1]:
-        least = _least_kept(logits, top_k)
-        kept = logits.masked_fill(logits < least - margin, -math.inf)
+        left_out, least = _largest(logits, top_k + 1).topk(2, dim=-1, largest=False).values.split(1, dim=-1)
+        kept = logits.masked_fill(logits < least - close, -math.inf)
     scores = kept if noise is None else kept + noise
     best, codes = scores.max(dim=-1, keepdim=True)
     second = scores.scatter(-1, codes, -math.inf).amax(dim=-1, keepdim=True)
-    doubt = second > best - 2 * margin
+    doubt = second > best - close
     if kept is not logits:
-        doubt |= logits.gather(-1, codes) < least + margin
+        doubt |= logits.gather(-1, codes) <= left_out + close
     return codes[..., 0], doubt[..., 0]
 
 
@@ -145,5 +149,6 @@ def margin(logits: Tensor, weights: Sequence[float]) -> Tensor:
     return logits.abs().amax() * (_TIE * sum(map(abs, weights)))
 
 
-def _least_kept(logits: Tensor, top_k: int) -> Tensor:
-    return logits.topk(top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+def _largest(logits: Tensor, count: int) -> Tensor:
+    """The `count` largest of logits [..., k], in no order: [..., count]."""
+    return logits.topk(count, dim=-1, sorted=False).values

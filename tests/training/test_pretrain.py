@@ -55,6 +55,9 @@ def work(icons, tmp_path_factory):
         patch.setattr("training.loop.can_compile", lambda device: False)
         patch.setattr("training.loop.cores", lambda: 1)
         AcceleratorState._reset_state(reset_partial_state=True)
+        stages.run("style", folder)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        stages.run("depth_corpus", folder)
         stages.run("adapter", folder)
         AcceleratorState._reset_state(reset_partial_state=True)
     return folder
@@ -118,7 +121,7 @@ def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
 def test_a_stage_that_was_made_is_known_and_another_setting_is_refused(work, monkeypatch):
     adapter = stages.STAGES["adapter"]
     record = json.loads((work / "adapter" / stages.RECORD).read_text())
-    assert record.keys() == {"base", "vqgan", "clip", "corpus", "settings"} and adapter.is_made(work)
+    assert record.keys() == {"base", "vqgan", "clip", "depth_corpus", "style", "settings"} and adapter.is_made(work)
     other = replace(adapter, recipe=lambda: {"settings": {"steps": 4}})
     monkeypatch.setitem(stages.STAGES, "adapter", other)
     with pytest.raises(BadInput, match="adapter was made of other things than there are now: settings"):

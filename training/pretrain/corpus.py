@@ -29,7 +29,8 @@ def write_corpus(
 
     `data`: the picture set; `codes`: the npz of the `tokens` stage; `vqgan`: the file that made them. Each picture
     has one of the caption's wordings. `mapped`: all pictures whose map was encoded, under it, and as many others as
-    make them this share; None: all pictures, one in DEPTH_EVERY of those maps. Shards that are there already are made again: it takes a minute.
+    make them this share; None: all pictures, one in DEPTH_EVERY of those maps. Shards that are there already are made
+    again: it takes a minute.
     """
     pictures, arrays = PictureSet(data), np.load(codes)
     depth_of = {int(row): i for i, row in enumerate(arrays["depth_rows"]) if mapped or i % DEPTH_EVERY == 0}
