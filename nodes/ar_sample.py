@@ -190,7 +190,8 @@ class ARSample(io.ComfyNode):
         settings = SamplingSettings(cfg, top_k, temperature, None if style_cfg < 0 else style_cfg)
         readings = settings.weights(negative is not None)
         parts, device = (held.model.base, held.model.vqgan), host.compute_device()
-        memory = sampling_bytes(*parts, size, batch_size, len(readings), condition, device)
+        most = None if window == "auto" else window
+        memory = sampling_bytes(*parts, size, batch_size, len(readings), condition, device, most)
         reading = ("image_encoder", "resampler") if "plain" in readings or style_strength != 1 else ()
         run = running.Run()
         with running.contained():

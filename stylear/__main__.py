@@ -25,16 +25,14 @@ PATHS = (
     "segmenter",
 )
 OVERWRITE = "pass --overwrite"
+MAX_WINDOW = 2**20  # codes; the picture's own number is told once there is one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status: 0, 2 with the reason on stderr, or 130 when stopped."""
-    open_streams()
-    whole_line = parser(COMMANDS)
-    options = whole_line.parse_args(arguments)
-    if [] in [getattr(options, name, None) for name in ("source", "target", "folder")]:  # argparse takes a -- for it
-        whole_line.error("a name is missing behind --")
     try:
+        open_streams()
+        options = parser(COMMANDS).parse_args(arguments)
         options.run(options)
     except (StyleARError, OSError) as error:
         say(f"error: {error}", sys.stderr)
@@ -152,21 +150,27 @@ def bench(options: argparse.Namespace) -> None:
     """Measure the sampler against the released loop and the device's memory bandwidth."""
     from . import bench as measures
     from .drawing import SamplingSettings
-    from .pipeline import MAX_BATCH, _device, _dtype
+    from .pipeline import MAX_BATCH, to_device, to_dtype
+    from .subject import loaded_subject, random_subject, square
 
     settings, batch = SamplingSettings(options.cfg, options.top_k), whole("--batch", options.batch, 1, MAX_BATCH)
     repeat, pictures = whole("--repeat", options.repeat, 1, 1000), whole("--pictures", options.pictures, 1, 1000)
-    grid = None if options.side is None else measures.square("--side", options.side)
+    grid = None if options.side is None else square("--side", options.side)
+    for window in options.windows:
+        if window != "auto":
+            whole("--windows", window, 1, MAX_WINDOW)
     passes = options.reference_passes
     if passes is not None:
         whole("--reference-passes", passes, 0, 2**31 - 1)
     passes = 0 if options.no_reference else passes
-    device = _device(options.device)
+    device = to_device(options.device)
+    parts = {name: getattr(options, name) for name in ("adapter", "vqgan", "image_encoder")}
+    if options.shape and any(parts.values()):
+        raise BadInput("A --shape has random weights and no parts. Leave it out, or the parts.")
     if options.shape:
-        subject = measures.random_subject(options.shape, device, _dtype(options.dtype, device))
+        subject = random_subject(options.shape, device, to_dtype(options.dtype, device))
     else:
-        parts = {name: getattr(options, name) for name in ("adapter", "vqgan", "image_encoder")}
-        subject = measures.loaded_subject(options.model, parts, device, options.dtype)
+        subject = loaded_subject(options.model, parts, device, options.dtype, reference=passes != 0)
     if grid:
         subject = replace(subject, grid=grid)
     result = measures.run(

@@ -7,62 +7,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from statistics import mean
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chameleon import Chameleon, ChameleonConfig
-from .checkpoint import Place, find, is_merged, load_adapter, load_base
-from .checks import whole
+from .chameleon import Chameleon
 from .drawing import SamplingSettings, guide
-from .errors import BadInput
-from .images import open_image
-from .memory import HALVE, cache_bytes, check_weights
+from .memory import cache_bytes, check_weights
 from .pace import Pace
-from .pipeline import MINI, MINI_REMEDY, StyleAR
 from .quantize import quantize
 from .reference import reference_codes, reference_model
-from .sampling import check_window, codes_in, embed_prompt, sample
+from .sampling import check_window, codes_in, sample
+from .subject import REMEDY, Subject
 from .vocabulary import LATENTS_PER_GRID
 
-PROMPT = 100  # tokens of the prompt of a named shape
-RANK = 4  # of the released LoRA
-MAX_SIDE = 1024  # codes; no model has positions for so many, which `sample` tells
 _READ_WINDOW = 16  # in which the pictures are drawn that quantised decoders read
-_SPREAD = 0.02  # of random weights, as transformers begins a Chameleon with (initializer_range)
 _MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A decoder of random weights, its picture in grid steps (height, width) and its number of codes."""
-
-    config: ChameleonConfig
-    grid: tuple[int, int]
-    codes: int
-
-
-SHAPES = {
-    "7b": Shape(ChameleonConfig(65536, 4096, 11008, 32, 32, 32, max_position_embeddings=10240), (24, 24), 8192),
-    "mid": Shape(ChameleonConfig(4096, 512, 1408, 8, 8, 8), (8, 8), 2048),
-    "mini": Shape(ChameleonConfig(2148, 256, 704, 6, 4, 4), (8, 8), 1024),
-}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a decoder, what `sample` reads first, and the weights that the reference is made of."""
-
-    name: str
-    base: Chameleon
-    vocabulary: object
-    prompt: Tensor
-    grid: tuple[int, int]
-    weights: Mapping[str, Tensor]
-    lora: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,85 +42,6 @@ class Row:
     peak_mib: float
 
 
-@dataclass(frozen=True)
-class PlainTokens:
-    """The tokens that `sample` asks a vocabulary for, for shapes that have no tokenizer."""
-
-    code_ids: Tensor
-    new_line: int = 0
-    image_start: int = 1
-
-    def image_opening(self, height: int, width: int) -> list[int]:
-        """Any three tokens do where weights are random."""
-        return [self.image_start, 2, 3]
-
-
-def random_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
-    """A subject of a named shape, made on the device.
-
-    Its weights are random as transformers would draw them; its LoRA is random and changes nothing. BadInput if they do
-    not fit.
-    """
-    shape = SHAPES[name]
-    with torch.device("meta"):
-        base = Chameleon(shape.config).requires_grad_(False).to(dtype)
-    check_weights(f"A decoder of shape {name}", base.parameters(), dtype, device, HALVE)
-    base = base.to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    for key, weight in base.named_parameters():
-        if "norm" in key:
-            weight.fill_(key.endswith("weight"))
-        else:
-            weight.normal_(std=_SPREAD, generator=generator)
-    base.lay_out()
-    weights = base.state_dict()
-    lora = {}
-    for layer in range(shape.config.num_hidden_layers):
-        for part in [*(f"self_attn.{name}_proj" for name in "qkvo"), "mlp.down_proj"]:
-            lora |= _random_lora(f"model.layers.{layer}.{part}", weights, generator)
-    lora |= _random_lora("lm_head", weights, generator)
-    tokens = PlainTokens(torch.arange(4, 4 + shape.codes))
-    prompt = torch.randn(PROMPT, shape.config.hidden_size, device=device, generator=generator).to(dtype)
-    return Subject(name, base, tokens, prompt, shape.grid, weights, lora)
-
-
-def loaded_subject(
-    base: str, parts: Mapping[str, str | None], device: torch.device | str | None, dtype: torch.dtype | str | None
-) -> Subject:
-    """A model on disk (see `StyleAR.load`) with a picture of a cat in the style of the mini's first reference."""
-    model = StyleAR.load(base, **parts, device=device, dtype=dtype)
-    base = Place(MINI, MINI_REMEDY) if base == "mini" else Place(Path(base))
-    device = model.base.lm_head.weight.device
-    plain = load_base(base, torch.float32, tokenizer_place=find("vqgan", Place.of(parts["vqgan"] or base.folder)).path)
-    lora, _ = load_adapter(Place.of(parts["adapter"] or base.folder), is_merged(base))
-    style = model.encode_style(open_image(min((MINI / "references").glob("*.png"))))
-    prompt = model.vocabulary.prompt("a cat", style_tokens=model.resampler.config.tokens)
-    return Subject(
-        name=str(base.path.name),
-        base=model.base,
-        vocabulary=model.vocabulary,
-        prompt=embed_prompt(model.base, prompt, style.tokens),
-        grid=(model.size // model.grid,) * 2,
-        weights={key: value.to(device) for key, value in plain[0].state_dict().items()},
-        lora={key: value.to(device) for key, value in lora.items()},
-    )
-
-
-def square(name: str, side: int) -> tuple[int, int]:
-    """Grid steps of a picture of `side` codes on each side; BadInput, calling it `name`, for an odd number or none."""
-    half, odd = divmod(whole(name, side, LATENTS_PER_GRID, MAX_SIDE), LATENTS_PER_GRID)
-    if odd:
-        raise BadInput(f"{name} is {side}; codes come in pairs of rows and columns: give an even number.")
-    return half, half
-
-
-def _random_lora(name: str, weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """A LoRA that changes nothing, so that folding it in is no work: its product is 0."""
-    weight = weights[f"{name}.weight"]
-    a = torch.randn(weight.shape[1], RANK, device=weight.device, generator=generator)
-    return {f"{name}_lora.A": a, f"{name}_lora.B": a.new_zeros(RANK, weight.shape[0])}
-
-
 def run(
     subject: Subject,
     windows: Sequence[int | str],
@@ -166,7 +49,7 @@ def run(
     batch: int = 1,
     reference_passes: int | None = None,
     kinds: Sequence[str] = (),
-    compile: bool = False,
+    compiled_too: bool = False,
     repeat: int = 1,
     pictures: int = 4,
     said: Callable[[str], None] = lambda name: None,
@@ -175,32 +58,44 @@ def run(
 
     `reference_passes`: how many tokens to time the released loop for, whose time is then scaled to the whole picture
     and to `batch` pictures; all by default. `kinds`: of quantisation, whose windows are measured in place of the whole
-    decoder's, with what they lose (see `losses`); `subject.base` is the last of them in the end. `compile`: measure
-    each window once more with passes that torch.compile rewrote, or warn why it cannot. `pictures`: how many, or how
-    many batches, a window draws, of seed 0 and on, behind one that is not timed: how many guesses come true differs by
-    a fifth from picture to picture. The released loop draws one. `repeat`: how often each
-    is drawn, whose fastest run counts. The released loop keeps float32. Times include the prefill and what is drawn,
-    not the VQGAN. `said` hears what is being measured. BadInput where the released loop's weights do not fit.
+    decoder's, with what they lose (see `losses`). `compiled_too`: measure each window once more with passes that
+    torch.compile rewrote, or warn why it cannot. `pictures`: how many, or how many batches, a window draws, of seed 0
+    and on, behind one that is not timed: how many guesses come true differs by a fifth from picture to picture. The
+    released loop draws one. `repeat`: how often each is drawn, whose fastest run counts. The released loop keeps
+    float32. Times include the prefill and what is drawn, not the VQGAN. `said` hears what is being measured.
+
+    The subject is used up: its `weights` are emptied once the released loop has run, so that they make room, and its
+    `base` is the last of the quantised ones in the end.
+    BadInput for a window that is none, and where the released loop's weights do not fit.
     """
     for window in windows:
         if window != "auto":
-            check_window(window, subject.grid)
+            check_window(window, subject.grid, "a window")
     device, on_gpu = subject.prompt.device, subject.prompt.device.type != "cpu"
     bandwidth = measured_bandwidth(device)
     height, width = (LATENTS_PER_GRID * side for side in subject.grid)
-    rows, tokens = batch * (1 + (settings.cfg != 1)), height * (width + 1) - 1
-    parameters, lines = sum(weight.numel() for weight in subject.weights.values()), []
+    readings, tokens = len(settings.weights()), height * (width + 1) - 1
+    parameters, lines = sum(weight.numel() for weight in subject.base.parameters()), []
+    embedded = subject.base.model.embed_tokens.weight.numel()  # of which a pass reads a row or two
     timed = min(tokens, tokens if reference_passes is None else reference_passes)
     start = (subject.vocabulary, subject.prompt, subject.grid)
     if timed:
         copied = [one for one in subject.weights.values() if one.dtype != torch.float32 or not one.is_contiguous()]
-        check_weights("The released loop", copied, torch.float32, device, "Leave it out with --no-reference.")
+        check_weights("The released loop", copied, torch.float32, device, REMEDY)
         said("the released loop")
         theirs = reference_model(subject.base.config, subject.weights, subject.lora)
         reference_codes(theirs, *start, 0, settings, 2)
         measured = _measured(device, lambda: reference_codes(theirs, *start, 0, settings, timed), repeat)
         lines.append(
-            _row("reference", tokens * rows, batch * tokens / timed, measured, None, 4 * parameters, bandwidth)
+            _row(
+                "reference",
+                tokens * batch * readings,
+                batch * tokens / timed,
+                measured,
+                None,
+                4 * (parameters - embedded),
+                bandwidth,
+            )
         )
         del theirs
     subject.weights.clear()
@@ -208,9 +103,9 @@ def run(
     if kinds:
         said("what quantisation loses")
         reduced, lost = losses(subject, kinds, settings, batch)
-    cache = cache_bytes(subject.base, rows, len(subject.prompt) + tokens) // 2
+    cache = cache_bytes(subject.base, batch * readings, len(subject.prompt) + tokens) // 2
     first = lines[0] if timed else None
-    for (kind, base), compiled in itertools.product(reduced.items(), (False, True)[: 1 + compile]):
+    for (kind, base), compiled in itertools.product(reduced.items(), (False, True)[: 1 + compiled_too]):
         matrices = _bytes_read(base, subject)
         if compiled and base.compile_passes():
             continue
@@ -236,7 +131,7 @@ def run(
         "pictures": pictures,
         **asdict(settings),
         "bandwidth_gb_a_second": bandwidth / 1e9,
-        "scaled_from": timed if timed < tokens else None,
+        "scaled_from": timed if 0 < timed < batch * tokens else None,
         "rows": [asdict(row) for row in lines],
     }
 
@@ -345,7 +240,7 @@ def _draw(
     seeds: range,
 ) -> None:
     """Draw a batch and append to `passes` how many it took."""
-    rows, seen = len(seeds) * (1 + (settings.cfg != 1)), []
+    rows, seen = len(seeds) * len(settings.weights()), []
     if window == "auto":
         window = pace.windows(base, len(subject.vocabulary.code_ids), rows, codes_in(subject.grid))
     start = (subject.vocabulary, subject.prompt, subject.grid)

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -32,13 +33,13 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     false; and as `in_words` where the disk is full or refuses.
     """
     path = Path(path)
-    check_new(path, overwrite)
+    _check_place(path, overwrite)
     draft = path.with_name(f".{path.stem[:_STEM]}.{secrets.token_hex(4)}{path.suffix}")
     with in_words(path.parent):
         try:
             yield draft
             sync(draft)
-            check_new(path, overwrite)  # it may have come to be there meanwhile
+            _check_place(path, overwrite)  # it may have come to be there meanwhile
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
@@ -110,8 +111,18 @@ def _refusal(error: Exception, place: Path) -> str | None:
 def check_new(path: Path, overwrite: bool = False, how: str = "set overwrite on") -> None:
     """BadInput if `path` cannot be written as asked, so that a person hears of it before the work begins.
 
-    how: what the person would do to write over a file that is there.
+    how: what the person would do to write over a file that is there. A nameless file is made in the folder, and goes.
     """
+    _check_place(path, overwrite, how)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path.parent} cannot be written: {error.strerror}. Give a path in another folder.") from error
+
+
+def _check_place(path: Path, overwrite: bool, how: str = "set overwrite on") -> None:
+    """What `check_new` does, without a trial."""
     if not to_path(path).parent.is_dir():
         raise BadInput(f"There is no folder {path.parent}. Make it first.")
     if path.is_dir():

@@ -11,7 +11,7 @@ PROMPTS = ("a rabbit", "a rocket", "a tree", "a house", "a guitar", "an apple", 
 
 def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     """The parser of a command line whose COMMAND sets `run` to that of `runs`, described by its docstring."""
-    whole = argparse.ArgumentParser(prog="python -m stylear", description="Pictures in the style of a reference.")
+    whole = _Parser(prog="python -m stylear", description="Pictures in the style of a reference.")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     one = _command(commands, "generate", runs["generate"], "one picture, or a batch, of a prompt in a style")
@@ -121,6 +121,17 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     fetched.add_argument("--endpoint", help="a mirror's address (HF_ENDPOINT, or that of huggingface_hub)")
     fetched.add_argument("--offline", action="store_true", help="no network: check what is there by its SHA256SUMS")
     return whole
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's, which takes a lone `--` for a name that is missing, as an empty list."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, left = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if not action.option_strings and action.nargs is None and getattr(found, action.dest, None) == []:
+                self.error(f"{action.metavar} is missing behind --")
+        return found, left
 
 
 def _command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:

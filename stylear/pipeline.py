@@ -115,8 +115,8 @@ class StyleAR(StyleReader):
         given = {"adapter": adapter, "vqgan": vqgan, "image_encoder": image_encoder, "segmenter": segmenter}
         _check_paths(base=base, **{name: place for name, place in given.items() if place is not None})
         base = Place(MINI, MINI_REMEDY) if base == "mini" else Place(Path(base))
-        device = _device(device)
-        dtype = _dtype(dtype, device)
+        device = to_device(device)
+        dtype = to_dtype(dtype, device)
         size, words = trained_size(base), trained_words(base)
         beside = base.folder
         adapter, vqgan, image_encoder = (Place.of(one or beside) for one in (adapter, vqgan, image_encoder))
@@ -340,19 +340,23 @@ def _place(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def to_device(device: torch.device | str | None) -> torch.device:
+    """A device by its name, None for the best there is; BadInput for one that is not there."""
     if device is None:
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         return torch.device(next(name for name in there if there[name]))
     try:
         found = torch.device(device)
+        if found.type == "cpu" and found.index:
+            raise RuntimeError("PyTorch calls all cores together cpu")
         torch.zeros(1, device=found).item()  # only use tells: a name may stand for a device that is not there
     except (RuntimeError, TypeError, AssertionError, ImportError) as error:
         raise BadInput(f"There is no device {device!r} for this PyTorch. Use cpu, cuda or mps.") from error
     return found
 
 
-def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+def to_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """A dtype of weights by its name, None for what suits the device; BadInput for another than DTYPES."""
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype

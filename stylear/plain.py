@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .chameleon import QK_NORM_EPS, Cache, Chameleon, Step
+from .chameleon_config import ChameleonConfig
 
 _ROOM = 2**28  # bytes of matrices that may be held a second time; larger ones are bound by memory anyhow
+_DESKS = 2048  # tokens, of all shapes together, whose room is kept for further passes of these
 _FEW = 4  # tokens; products of so few in float32 are slower with packed matrices
 
 
@@ -51,6 +53,8 @@ class Plain:
         """As `Chameleon.read`, whose names these are."""
         step = Step.at(positions, cache.first[: len(rows)] + positions, total, masked, cache)
         if positions.shape not in self._desks:
+            if sum(shape.numel() for shape in self._desks) > _DESKS:
+                self._desks.clear()
             self._desks[positions.shape] = _Desk(self._config, positions.shape, embeddings.dtype, cache.kept.dtype)
         desk, kept = self._desks[positions.shape], cache.kept[:, rows.start : rows.stop]
         kv_heads, width = self._config.num_key_value_heads, self._config.head_dim
@@ -74,6 +78,7 @@ class Plain:
         return self._normed(hidden, self._norm, torch.empty_like(hidden)).view(embeddings.shape)
 
     def _normed(self, hidden: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+        """`out`, made the root mean square norm of `hidden`, both [n, hidden]; `weight` has a scale in it."""
         length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
         return torch.div(hidden, torch.hypot(length, self._least), out=out).mul_(weight)
 
@@ -176,7 +181,7 @@ class _Desk:
     Queries, keys and values are of the cache's dtype, `kept`.
     """
 
-    def __init__(self, config, shape: torch.Size, dtype: torch.dtype, kept: torch.dtype):
+    def __init__(self, config: ChameleonConfig, shape: torch.Size, dtype: torch.dtype, kept: torch.dtype):
         tokens, split = shape.numel(), (config.num_attention_heads, 2 * config.num_key_value_heads)
         turned, width = config.num_attention_heads + config.num_key_value_heads, config.head_dim
         self.normed = torch.empty(tokens, config.hidden_size, dtype=dtype)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from .chameleon import ChameleonConfig
+from .chameleon_config import ChameleonConfig
 from .drawing import SamplingSettings, guide, keep_top
 from .lora import pairs
 from .vocabulary import LATENTS_PER_GRID, Vocabulary

@@ -1,6 +1,6 @@
 """The sampling loop: a prompt's embeddings become picture codes in reading order, several of them in each pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,9 +34,10 @@ def codes_in(grid: tuple[int, int]) -> int:
     return LATENTS_PER_GRID**2 * grid[0] * grid[1]
 
 
-def check_window(window: int, grid: tuple[int, int]) -> int:
-    """How many codes a pass may draw of a picture of `grid`, as int; BadInput below 1 and above what it has."""
-    return whole("window", window, 1, codes_in(grid), ", the codes of this picture")
+def check_window(window: int, grid: tuple[int, int], name: str = "window") -> int:
+    """How many codes a pass may draw of a picture of `grid`, as int; BadInput, calling it `name`, below 1 and above
+    what it has."""
+    return whole(name, window, 1, codes_in(grid), ", the codes of this picture")
 
 
 def sample(
@@ -99,7 +100,17 @@ class _Run:
     other.
     """
 
-    def __init__(self, model, vocabulary, prompts, grid, seeds, settings, windows):
+    def __init__(
+        self,
+        model: Chameleon,
+        vocabulary: Vocabulary,
+        prompts: Mapping[str, Tensor | None],
+        grid: tuple[int, int],
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        windows: Windows,
+    ):
+        """`prompts`: embeddings [n, hidden] of each reading by its name in `SamplingSettings.weights`."""
         device = prompts["nothing"].device
         self.model, self.settings, self.windows = model, settings, windows
         readings = settings.weights(prompts["negative"] is not None)
@@ -115,7 +126,7 @@ class _Run:
         self.head = model.head(vocabulary.code_ids)
         self.begun = [len(start) for start in self.starts]
         self.rows, self.slots = len(seeds) * len(self.begun), max(self.begun) + self._at(self.total - 1)
-        check_room(model, self.rows, self.slots)
+        check_room(model, self.rows, self.slots, len(seeds), codes, self.width, min(windows.most, self.total))
         self.clock = clock_of(device)
         self.noise, self.outlook, reach = None, None, 2 * min(windows.most, self.total) + 1
         if settings.top_k > 1:
@@ -216,6 +227,10 @@ class _Run:
         self._commit(torch.cat(found, dim=1).tolist(), count)
 
     def _commit(self, found: list[list[int]], count: int) -> None:
+        """Take over, of each live picture, the codes of its next `count` places, as many marks of doubt, and guesses.
+
+        One row of ints for each picture; the guesses may be more, or none, for which the codes are then taken.
+        """
         for picture, values in zip(self.live, found, strict=True):
             drawn, doubt, guesses = values[:count], values[count : 2 * count], values[2 * count :] or values[:count]
             body, first, standing = self.body[picture], self.places[picture], True

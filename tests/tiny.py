@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_tokenizer import tiny_tokenizer_json
 from torch import Tensor, nn
 
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.chameleon import Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.encoder import EncoderConfig, ImageEncoder
 from stylear.lora import to_peft
 from stylear.resampler import Resampler, ResamplerConfig

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
-from stylear.chameleon import ChameleonConfig as Shape
+from stylear.chameleon_config import ChameleonConfig as Shape
 from stylear.checkpoint import Place
 from stylear.checkpoint import load_base as read_base
 from stylear.reference import fill_rotary

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stylear.chameleon import ChameleonConfig
+from stylear.chameleon_config import ChameleonConfig
 from stylear.checkpoint import find
 from stylear.encoder import EncoderConfig, ImageEncoder, to_own_keys
 from stylear.errors import BadInput, MissingPart

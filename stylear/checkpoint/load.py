@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..chameleon import Chameleon, ChameleonConfig, expand_norms
+from ..chameleon import Chameleon, expand_norms
+from ..chameleon_config import ChameleonConfig
 from ..encoder import EncoderConfig, ImageEncoder
 from ..errors import BadCheckpoint, MissingPart
 from ..lora import fold, from_peft, lora_targets

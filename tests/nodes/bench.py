@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import torch
 from comfy_pack import FAKE, PACK_NAME, ROOT
 
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.chameleon import Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.images import to_rgb
 
 __all__ = ["FAKE", "PACK_NAME", "ROOT", "StubEngine"]

@@ -8,10 +8,11 @@ import torch
 
 from stylear import bench, memory
 from stylear.__main__ import main
-from stylear.bench import Shape, random_subject
-from stylear.chameleon import ChameleonConfig
+from stylear.chameleon_config import ChameleonConfig
 from stylear.drawing import SamplingSettings
+from stylear.errors import BadInput
 from stylear.sampling import sample
+from stylear.subject import SHAPES, Shape, random_subject
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_a_bench_as_json_has_the_same_numbers_by_name(bundle, capsys):
 @pytest.fixture
 def small(monkeypatch):
     """The shape mini, but smaller."""
-    monkeypatch.setitem(bench.SHAPES, "mini", Shape(ChameleonConfig(40, 32, 40, 2, 4, 2), (1, 2), 24))
+    monkeypatch.setitem(SHAPES, "mini", Shape(ChameleonConfig(40, 32, 40, 2, 4, 2), (1, 2), 24))
 
 
 def test_a_named_shape_needs_no_files_and_may_be_quantised(capsys, small):
@@ -177,6 +178,28 @@ def test_on_a_gpu_a_run_ends_when_the_gpu_does_and_seconds_are_what_counts(monke
     assert bench._row("window 1", 5, 1.0, fastest, first, 2**30, 1e9, on_gpu=True).ratio == 4.0
 
 
+def test_without_the_released_loop_its_weights_are_not_read(bundle, capsys, monkeypatch):
+    asked = ["bench", "--model", str(bundle), "--windows", "1", "--device", "cpu", "--json"]
+
+    def refuse(name, weights, dtype, device, advice):
+        assert (name, dtype, sum(1 for _ in weights) > 0) == ("The released loop", torch.float32, True)
+        raise BadInput(advice)
+
+    monkeypatch.setattr("stylear.subject.load_base", None)
+    assert main([*asked, "--no-reference"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["scaled_from"] is None and result["parameters"] > 0
+    monkeypatch.setattr("stylear.subject.check_weights", refuse)
+    assert main(asked) == 2 and "Leave it out with --no-reference." in capsys.readouterr().err
+
+
+def test_the_released_loop_is_timed_for_one_picture_of_as_many_readings_as_guidance_weighs(bundle, capsys):
+    asked = ["bench", "--model", str(bundle), "--windows", "1", "--device", "cpu", "--json", "--pictures", "1"]
+    assert main([*asked, "--cfg", "0", "--batch", "2"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["rows"][0]["passes"] == 2 * 19 and result["scaled_from"] == 19
+
+
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_the_logits_that_are_compared_are_those_that_codes_are_drawn_from(small, cfg):
     subject = random_subject("mini", torch.device("cpu"), torch.float32)
@@ -187,8 +210,8 @@ def test_the_logits_that_are_compared_are_those_that_codes_are_drawn_from(small,
 
 
 def test_the_shape_7b_is_the_released_models(monkeypatch):
-    config = bench.SHAPES["7b"].config
-    assert (config.hidden_size, config.num_hidden_layers, bench.SHAPES["7b"].grid) == (4096, 32, (24, 24))
+    config = SHAPES["7b"].config
+    assert (config.hidden_size, config.num_hidden_layers, SHAPES["7b"].grid) == (4096, 32, (24, 24))
 
 
 def test_a_random_lora_of_a_shape_changes_nothing():
@@ -209,8 +232,14 @@ def test_a_random_lora_of_a_shape_changes_nothing():
         ("--pictures", "0"),
         ("--top-k", "0"),
         ("--model", "/nowhere"),
+        ("--device", "cpu:1"),
     ],
 )
 def test_a_bench_of_what_cannot_be_is_refused(option, bundle, capsys):
     assert main(["bench", "--model", str(bundle), "--no-reference", "--device", "cpu", *option]) == 2
     assert "\nerror: " in "\n" + capsys.readouterr().err
+
+
+def test_parts_of_a_shape_are_refused(capsys):
+    assert main(["bench", "--shape", "mini", "--adapter", "x", "--device", "cpu"]) == 2
+    assert "no parts" in capsys.readouterr().err

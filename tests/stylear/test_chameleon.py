@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import ChameleonConfig as TheirConfig
 from transformers import ChameleonForConditionalGeneration as TheirChameleon
 
-from stylear.chameleon import Chameleon, ChameleonConfig, expand_norms
+from stylear.chameleon import Chameleon, expand_norms
+from stylear.chameleon_config import ChameleonConfig
 from stylear.errors import BadCheckpoint, MissingPart
 from stylear.lora import fold
 from stylear.memory import cache_bytes

@@ -224,6 +224,11 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_overwritten(run, capsys):
         (("--point", "500,3"), "is outside the picture"),
         (("--out", "out.jpg"), "error: out.jpg does not end in .png"),
         (("--out", "/nowhere/out.png"), "error: There is no folder"),
+        pytest.param(
+            ("--out", "/proc/out.png"),
+            "error: /proc cannot be written: ",
+            marks=pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux has a folder nobody can write"),
+        ),
         (("--batch", "0"), "error: --batch is 0"),
         (("--batch", "1000000"), "error: --batch is 1000000; it has to be a whole number from 1 to 256"),
         (("--gamma", "1e39"), "error: gamma is 1e+39"),
@@ -286,6 +291,8 @@ def test_a_stop_by_the_keyboard_is_one_line(run, capsys, monkeypatch):
 
     monkeypatch.setattr(StyleAR, "load", stop)
     assert run()[0] == 130 and capsys.readouterr().err == "error: Stopped.\n"
+    monkeypatch.setattr("stylear.__main__.parser", stop)
+    assert run()[0] == 130 and capsys.readouterr().err == "error: Stopped.\n"
 
 
 def test_without_options_a_sheet_of_the_minis_references_and_some_prompts_is_written(
@@ -345,7 +352,7 @@ def test_convert_writes_safetensors_and_says_what_it_was(tmp_path, capsys):
 def test_dashes_do_not_stand_for_a_name(capsys):
     with pytest.raises(SystemExit):
         main(["convert", "a", "--", "--"])
-    assert "a name is missing" in capsys.readouterr().err
+    assert "DST is missing behind --" in capsys.readouterr().err
 
 
 def test_the_package_runs_as_a_program(monkeypatch, capsys):

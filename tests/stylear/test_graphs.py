@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stylear import graphs
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.chameleon import Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.graphs import Passes, slots_in_buckets
 
 

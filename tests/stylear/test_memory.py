@@ -4,9 +4,9 @@ import pytest
 import torch
 from peak import Peak
 
-from stylear import memory
+from stylear import memory, sampling
 from stylear.errors import BadInput
-from stylear.memory import picture_bytes, sampling_bytes, segmenting_bytes
+from stylear.memory import copied_bytes, drawing_bytes, picture_bytes, sampling_bytes, segmenting_bytes
 from stylear.pipeline import MINI, StyleAR
 from stylear.style import StyleTokens
 from stylear.vqgan import VQGAN, VQGANConfig
@@ -47,13 +47,31 @@ def test_sam_takes_what_is_asked_for_and_at_least_half_of_it():
     assert peak.most <= segmenting_bytes(segmenter) <= 2 * peak.most
 
 
-@pytest.mark.parametrize(("changes", "readings"), [({"cfg": 1.0}, 1), ({"batch_size": 3}, 2), ({"style_cfg": 2.0}, 3)])
-def test_sampling_takes_no_more_than_is_asked_for(mini, changes, readings):
-    style = StyleTokens(torch.zeros(16, mini.resampler.config.output))
+@pytest.mark.parametrize(
+    ("changes", "readings", "window"),
+    [({"cfg": 1.0}, 1, 16), ({"batch_size": 3}, 2, 16), ({"style_cfg": 2.0}, 3, 16), ({"batch_size": 12}, 2, 64)],
+)
+def test_sampling_takes_no_more_than_is_asked_for(mini, monkeypatch, changes, readings, window):
+    style, checked = StyleTokens(torch.zeros(16, mini.resampler.config.output)), []
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
+    checks = sampling.check_room
+    monkeypatch.setattr(sampling, "check_room", lambda *asked: checked.append(drawing_bytes(*asked)) or checks(*asked))
     with Peak() as peak:
-        mini.generate("a cat", style, window=16, width=32, height=32, **changes)
-    asked = sampling_bytes(mini.base, mini.vqgan, (32, 32), changes.get("batch_size", 1), readings)
+        mini.generate("a cat", style, window=window, width=32, height=32, **changes)
+    batch = changes.get("batch_size", 1)
+    asked = sampling_bytes(mini.base, mini.vqgan, (32, 32), batch, readings, window=window)
     assert peak.most <= asked <= 3 * peak.most
+    assert peak.most - copied_bytes(mini.base) <= checked[0] <= asked
+
+
+def test_without_a_window_the_most_that_auto_may_draw_is_asked_for(mini):
+    def asked(**more):
+        return sampling_bytes(mini.base, mini.vqgan, (2048, 2048), **more)
+
+    assert asked(batch_size=2) == asked(batch_size=2, window=64) > asked(batch_size=2, window=16)
+    assert asked(batch_size=16) == asked(batch_size=16, window=16)
+    mini.base.bfloat16()
+    assert asked(batch_size=2) == asked(batch_size=2, window=16)
 
 
 def test_more_rows_longer_pictures_and_conditions_are_asked_more_for(mini):
@@ -87,6 +105,29 @@ def test_weights_that_fit_with_swap_are_let_through_and_larger_ones_are_told_wit
         memory.check_weights("The model", of_gib(2.1), torch.float32)
     with pytest.raises(BadInput, match=r"4\.10 GiB in bfloat16 .* free\. Close"):
         memory.check_weights("The model", of_gib(8.2), torch.bfloat16)
+
+
+@pytest.mark.usefixtures("gib_free")
+def test_a_container_has_what_its_group_and_those_above_leave_it(monkeypatch, tmp_path):
+    def group(folder, limit, current, files):
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"max": limit, "current": current, "stat": f"anon 5\ninactive_file {files}"}
+        for name, value in told.items():
+            (folder / f"memory.{name}").write_text(f"{value}\n")
+
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/pod/box\n")
+    cpu = torch.device("cpu")
+    assert memory.free_bytes(cpu) == 2**30  # nothing is told of the group
+    group(tmp_path / "groups" / "pod" / "box", "max", 7, 0)
+    assert memory.free_bytes(cpu) == 2**30
+    group(tmp_path / "groups" / "pod", 2**29, 2**28, 2**20)
+    assert memory.free_bytes(cpu) == 2**28 + 2**20
+    with pytest.raises(BadInput, match=r"0\.30 GiB in float32 and cpu has 0\.25 GiB free"):  # swap is not its to take
+        memory.check_weights("The model", of_gib(0.3), torch.float32)
+    group(tmp_path / "groups" / "pod", "much", 2**28, 0)
+    assert memory.free_bytes(cpu) == 2**30
 
 
 def test_where_nothing_tells_what_is_free_all_weights_are_let_through(monkeypatch, tmp_path):

@@ -115,8 +115,8 @@ def test_the_base_takes_the_dtype_and_the_small_parts_stay_float32(bundle, dtype
 
 
 def test_on_cuda_the_base_is_bfloat16_by_default():
-    assert pipeline._dtype(None, torch.device("cuda")) is torch.bfloat16
-    assert pipeline._dtype(None, torch.device("mps")) is torch.float32
+    assert pipeline.to_dtype(None, torch.device("cuda")) is torch.bfloat16
+    assert pipeline.to_dtype(None, torch.device("mps")) is torch.float32
 
 
 @pytest.mark.parametrize("arguments", [{"dtype": "int8"}, {"dtype": torch.int64}, {"device": ""}])
@@ -125,7 +125,7 @@ def test_a_dtype_or_device_that_is_none_is_refused(bundle, arguments):
         StyleAR.load(bundle, **arguments)
 
 
-@pytest.mark.parametrize("device", ["toaster", "meta", "xpu:99", "hpu:99", "cuda:99", "mps:99", 99, object()])
+@pytest.mark.parametrize("device", ["toaster", "meta", "xpu:99", "hpu:99", "cuda:99", "mps:99", "cpu:1", 99, object()])
 def test_a_device_that_this_machine_lacks_is_refused(bundle, device):
     with pytest.raises(BadInput, match="no device .* Use cpu"):
         StyleAR.load(bundle, device=device)
@@ -141,7 +141,7 @@ def test_a_model_that_is_no_path_is_refused(base):
 def test_the_best_device_is_taken(monkeypatch, cuda, mps, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert pipeline._device(None).type == device
+    assert pipeline.to_device(None).type == device
 
 
 def test_info_says_what_is_loaded(model):
@@ -377,7 +377,7 @@ def test_where_half_a_batch_does_not_fit_either_the_numbers_are_said(model, styl
 def test_a_batch_whose_keys_and_values_cannot_fit_is_refused_before_they_are_allocated(model, style, monkeypatch):
     monkeypatch.setattr("stylear.memory.free_bytes", lambda device: 1000)
     monkeypatch.setattr(type(model.base), "new_cache", None)
-    with pytest.raises(BadInput, match=r"4 rows of \d+ tokens take 0\.\d+ GiB and cpu has 0\.00 GiB free\. Ask for"):
+    with pytest.raises(BadInput, match=r"4 rows of \d+ tokens takes 0\.\d+ GiB and cpu has 0\.00 GiB free\. Ask for"):
         model.generate("a cat", style, batch_size=2, window=1)
 
 

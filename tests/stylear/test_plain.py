@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from stylear import plain
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.chameleon import Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.graphs import Passes
 from stylear.plain import Plain, _Packed
 from stylear.quantize import quantize

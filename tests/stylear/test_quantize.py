@@ -5,7 +5,8 @@ import tiny
 import torch
 
 from stylear import BadInput, StyleAR
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.chameleon import Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.quantize import KINDS, quantize
 
 CONFIG = ChameleonConfig(64, 128, 192, 2, 4, 2)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from tiny_tokenizer import tiny_tokenizer_json
 
 from stylear import drawing, sampling
-from stylear.chameleon import Chameleon, ChameleonConfig, expand_norms
+from stylear.chameleon import Chameleon, expand_norms
+from stylear.chameleon_config import ChameleonConfig
 from stylear.drawing import Noise, SamplingSettings, draw, guide, keep_top
 from stylear.errors import BadCheckpoint, BadInput, Cancelled
 from stylear.lora import fold

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from tiny_tokenizer import tiny_tokenizer_json
 
 from stylear import drawing, pace, sampling
-from stylear.chameleon import Cache, Chameleon, ChameleonConfig
+from stylear.chameleon import Cache, Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.drawing import Noise, SamplingSettings, draw, draw_surely, margin
 from stylear.errors import BadInput, Cancelled
 from stylear.pace import WINDOWS, Pace, Windows
@@ -210,6 +211,34 @@ def test_a_code_at_the_edge_of_the_top_k_is_in_doubt_only_if_it_is_drawn():
     logits, noise = torch.tensor([0.0, 1.0, 1.0001, 5.0]), torch.tensor([0.0, 0.0, 9.0, 0.0])
     assert draw_surely(logits[None], noise[None], 2, torch.tensor(1e-3))[1].tolist() == [True]
     assert draw_surely(logits[None], 0 * noise[None], 2, torch.tensor(1e-3))[1].tolist() == [False]
+
+
+def test_the_last_of_the_top_k_is_in_no_doubt_where_the_next_is_far_below_it():
+    logits, noise = torch.tensor([0.0, 1.0, 3.0, 5.0]), torch.tensor([0.0, 0.0, 9.0, 0.0])
+    codes, doubt = draw_surely(logits[None], noise[None], 2, torch.tensor(1e-3))
+    assert codes.tolist() == [2] and doubt.tolist() == [False]
+    assert draw_surely(logits[None], noise[None], 2, torch.tensor(1.0))[1].tolist() == [True]
+
+
+def test_no_logits_within_the_margin_change_a_code_that_is_not_in_doubt():
+    """Laws with many near ties, each wrong by anything up to the margin."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randint(12, (300, CODES), generator=generator) + 0.05 * torch.randn(300, CODES, generator=generator)
+    noise, margin, sure = torch.randn(300, CODES, generator=generator), torch.tensor(0.02), 0
+    for top_k in (2, 3, 7, CODES - 1):
+        codes, doubt = draw_surely(logits, noise, top_k, margin)
+        sure += int((~doubt).sum())
+        for _ in range(20):
+            off = logits + margin * (2 * torch.rand(logits.shape, generator=generator) - 1)
+            assert torch.equal(draw(off, noise, top_k)[~doubt], codes[~doubt])
+    assert sure > 600  # of 1200
+
+
+def test_few_codes_are_in_doubt_however_few_may_be_drawn(model, vocabulary, monkeypatch):
+    again, redraw = [], sampling._Run._draw_again
+    monkeypatch.setattr(sampling._Run, "_draw_again", lambda *a: again.append(a) or redraw(*a))
+    asked = (model, vocabulary, start_of(model, vocabulary, "", 1), (2, 2), range(8), SamplingSettings(2.0, 2))
+    assert 10 * len(again) < sample(*asked, window=4).numel()
 
 
 def test_without_doubt_both_draws_are_the_same():

@@ -5,7 +5,8 @@ import pytest
 import torch
 from tiny_tokenizer import tiny_tokenizer_json
 
-from stylear.chameleon import Chameleon, ChameleonConfig
+from stylear.chameleon import Chameleon
+from stylear.chameleon_config import ChameleonConfig
 from stylear.checkpoint import trained_size, trained_words
 from stylear.sampling import embed_prompt
 from stylear.vocabulary import Vocabulary

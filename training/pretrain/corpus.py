@@ -22,9 +22,7 @@ SHARD = 8192
 CHUNK = 256
 
 
-def write_corpus(
-    data: Path, codes: Path, vqgan: Path, out: Path, seed: int = 0, mapped: float | None = None
-) -> None:
+def write_corpus(data: Path, codes: Path, vqgan: Path, out: Path, seed: int = 0, mapped: float | None = None) -> None:
     """Write the pictures of the train split as a token folder: kinds, captions, codes, depth where there is one.
 
     `data`: the picture set; `codes`: the npz of the `tokens` stage; `vqgan`: the file that made them. Each picture
