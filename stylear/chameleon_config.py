@@ -1,7 +1,7 @@
 """The shapes of a Chameleon decoder, read from the config.json beside its weights."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from .errors import BadCheckpoint, MissingPart
@@ -71,7 +71,9 @@ class ChameleonConfig:
         known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
         if "rope_theta" in rope:
             known["rope_theta"] = rope["rope_theta"]
-        try:
-            return cls(**known)
-        except TypeError as error:
-            raise BadCheckpoint(f"This config.json is not a Chameleon decoder's: {error}") from error
+        lacking = [field.name for field in fields(cls) if field.default is MISSING and known.get(field.name) is None]
+        if lacking:
+            raise BadCheckpoint(
+                f"This config.json lacks {', '.join(lacking)} of a Chameleon decoder: use the base model's."
+            )
+        return cls(**known)

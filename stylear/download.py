@@ -325,19 +325,20 @@ def _agreed(path: Path, remote: _Remote) -> str:
     """
     if path.stat().st_size != remote.size:
         return ""
-    found = _sha256(path)
-    if len(remote.checksum) == 40:
-        whole = b"blob %d\0" % remote.size + path.read_bytes()
-        return found if hashlib.sha1(whole).hexdigest() == remote.checksum else ""  # noqa: S324 - git's own
-    return found if len(remote.checksum) != 64 or found == remote.checksum else ""
+    git = hashlib.sha1(b"blob %d\0" % remote.size)  # noqa: S324 - git's own
+    found = _sha256(path, git)
+    announced = {64: found, 40: git.hexdigest()}.get(len(remote.checksum), remote.checksum)
+    return found if announced == remote.checksum else ""
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+def _sha256(path: Path, *more) -> str:
+    """The SHA-256 of a file, whose content other digests are given too."""
+    digests = hashlib.sha256(), *more
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+            for digest in digests:
+                digest.update(chunk)
+    return digests[0].hexdigest()
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -39,10 +39,23 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         try:
             yield draft
             sync(draft)
-            _check_place(path, overwrite)  # it may have come to be there meanwhile
-            os.replace(draft, path)
+            if overwrite or not _linked(draft, path):
+                _check_place(path, overwrite)  # it may have come to be there meanwhile
+                os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def _linked(draft: Path, path: Path) -> bool:
+    """Give a draft its own name beside the hidden one, unless something came to be there, which is then left alone.
+
+    False where there is no such thing as a second name, or the place is taken.
+    """
+    try:
+        os.link(draft, path)
+    except OSError:
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

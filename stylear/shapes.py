@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .errors import BadCheckpoint
 
-_KINDS = {int: "a whole number from 1 to 1,048,576", float: "a number above 0", bool: "true or false"}
+_KINDS = {int: "a whole number from 1 to 1,048,576", float: "a number above 0 and below 1e30", bool: "true or false"}
 
 
 def sizes(state: Mapping[str, Tensor], key: str, dimensions: int, name: str) -> tuple[int, ...]:

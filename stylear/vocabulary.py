@@ -47,6 +47,8 @@ class Vocabulary:
         """Read the text of a `tokenizer.json`; BadCheckpoint if it is not one or lacks a token."""
         try:
             spec = json.loads(tokenizer_json)
+            if not isinstance(spec, dict):
+                raise ValueError("its top level has to be an object")
             words, added = spec["model"]["vocab"], spec.get("added_tokens") or ()
             self._ids: dict[str, int] = {**words, **{token["content"]: token["id"] for token in added}}
             _check_ids(spec, [*words.values(), *self._ids.values()])

@@ -227,8 +227,14 @@ _DTYPES = {
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "C64": torch.complex64,
+    "F8_E8M0": getattr(torch, "float8_e8m0fnu", torch.uint8),  # since PyTorch 2.7
+    "F4": getattr(torch, "float4_e2m1fn_x2", torch.uint8),  # since 2.8
 }
 
 

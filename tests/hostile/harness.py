@@ -1,12 +1,13 @@
 """What every family shares: how many cases there are, how each is watched and counted, and how it may end."""
 
+import faulthandler
 import os
 import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 
 from hypothesis import HealthCheck, given, settings
@@ -50,6 +51,7 @@ def hostile(cases: int, **strategies) -> Callable:
 def case() -> Iterator[None]:
     """Count one case, and see that it ends and what memory it takes."""
     tally["cases"] += 1
+    _forget_peak()
     before = _peak()
     with _alarm():
         yield
@@ -88,17 +90,25 @@ def _alarm() -> Iterator[None]:
     before = {kind: signal.signal(kind, ring) for kind in (signal.SIGALRM, signal.SIGPROF)}
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.alarm(WAIT)
+    faulthandler.dump_traceback_later(WAIT + 60, exit=True)  # where no signal is heard, as within C
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.setitimer(signal.ITIMER_PROF, 0)
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
 
+def _forget_peak() -> None:
+    """Have the peak count from now on, on Linux; elsewhere it is that of all cases so far."""
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
+
+
 def _peak() -> int:
-    """Bytes of memory that this process ever held; 0 where nothing tells."""
+    """Bytes of memory that this process held at most; 0 where nothing tells."""
     if sys.platform == "win32":
         return 0
     import resource

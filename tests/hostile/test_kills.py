@@ -26,7 +26,11 @@ def faults_of(number: int, changes: int, rng: random.Random) -> list[dict]:
 
 @pytest.mark.parametrize(("command", "number"), [(c, n) for c, runs in RUNS.items() for n in range(int(runs * FACTOR))])
 def test_killed_at_any_change_it_makes_and_run_again_it_ends_with_the_same_files(bench, command, number):
-    rng = random.Random(number if FACTOR <= 1 else None)
-    _, changes = bench.whole(command)
-    with case():
-        survived(check_resumed(bench, command, *faults_of(number, changes, rng)))
+    seed = number if FACTOR <= 1 else random.SystemRandom().getrandbits(32)
+    faults = faults_of(number, bench.whole(command)[1], random.Random(seed))
+    try:
+        with case():
+            survived(check_resumed(bench, command, *faults))
+    except BaseException as error:
+        error.add_note(f"seed {seed}: {faults}")
+        raise

@@ -1,5 +1,6 @@
 """Paths: nothing is written outside the folder given, over a file unasked, or by halves; devices are not files."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -114,6 +115,39 @@ def test_what_comes_to_be_there_meanwhile_is_not_written_over(root):
         draft.write_bytes(b"new")
         target.write_bytes(CONTENT)
     assert target.read_bytes() == CONTENT and not list(root.rglob(".*"))
+
+
+def test_what_comes_to_be_there_in_the_last_moment_is_not_written_over(root, monkeypatch):
+    target, link = root / "in" / "new", os.link
+
+    def meanwhile(draft: Path, path: Path) -> None:
+        path.write_bytes(CONTENT)
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", meanwhile)
+    with case(), pytest.raises(BadInput, match="there already"):
+        write_new(target)
+    assert target.read_bytes() == CONTENT and not list(root.rglob(".*"))
+
+
+def test_where_a_file_has_one_name_only_it_is_moved(root, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    with case():
+        write_new(root / "in" / "new")
+    assert (root / "in" / "new").is_file() and not list(root.rglob(".*"))
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(root):
+    (root / "in" / ".lock").symlink_to(root / "outside")
+    before = tree(root)
+
+    def hold() -> None:
+        with files.held(root / "in"):
+            pass
+
+    with case():
+        assert failed(outcome(hold))
+    assert tree(root) == before
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/full", "/dev/zero", "a pipe"])

@@ -1,6 +1,8 @@
 """A defect planted in each family is caught by the very check that the family's cases go through."""
 
+import base64
 import contextlib
+import io
 import json
 import pickle
 import re
@@ -12,9 +14,9 @@ import pytest
 import tiny
 import torch
 from comfy_pack import PACK_NAME
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from stylear import StyleAR, checks, drawing, encoder, files, images, lora, pipeline, vocabulary
+from stylear import StyleAR, checks, drawing, encoder, files, images, lora, pipeline, presets, vocabulary
 from stylear.checkpoint import files as weights
 from stylear.checkpoint import load
 from training import config, curated, tokens
@@ -33,6 +35,7 @@ from . import (
     test_paths,
     test_pickles,
     test_pictures,
+    test_preset_files,
     test_safetensors,
     test_settings,
     test_shards,
@@ -81,7 +84,7 @@ def test_a_size_without_a_bound(tmp_path, monkeypatch):
     bundle = tiny.write_bundle(tmp_path)
     content = tiny.BASE_CONFIG | {"num_hidden_layers": 2.0}
     test_folders.check_config(bundle / "base", "config.json", content, load.load_base)
-    monkeypatch.setattr("stylear.chameleon.check_numbers", lambda config: None)
+    monkeypatch.setattr("stylear.chameleon_config.check_numbers", lambda config: None)
     with caught(TypeError):
         test_folders.check_config(bundle / "base", "config.json", content, load.load_base)
 
@@ -159,6 +162,35 @@ def test_a_picture_without_a_bound(monkeypatch):
     monkeypatch.setattr(images, "_from_array", lambda values, name: Image.fromarray(values))
     with caught(TypeError, KeyError):
         test_pictures.check_value(bright)
+
+
+def test_a_picture_whose_size_is_not_looked_at(tmp_path, monkeypatch):
+    bomb = test_pictures.png(images.MAX_PIXELS + 1, 1, bits=1, colour=0)
+    test_pictures.check_file(tmp_path, bomb)
+    monkeypatch.setattr(images, "_check_size", lambda *_: None)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with caught():
+        test_pictures.check_file(tmp_path, bomb)
+
+
+def test_a_preset_whose_thumbnail_has_no_bound(tmp_path, monkeypatch):
+    text = base64.b64encode(test_preset_files.png((129, 1))).decode()
+    data = test_safetensors.file_of(test_preset_files.with_thumbnail(text), bytes(24))
+    test_preset_files.check(tmp_path, data)
+    monkeypatch.setattr(presets, "decode_png", lambda data, most, name: Image.open(io.BytesIO(data)))
+    with caught():
+        test_preset_files.check(tmp_path, data)
+
+
+def test_a_preset_that_may_lie_anywhere(tmp_path, monkeypatch):
+    named = test_preset_files.check_name
+    (tmp_path / "sound").mkdir()
+    named(tmp_path / "sound", "../up")
+    monkeypatch.setattr(test_preset_files, "preset_path", lambda folder, name: folder / f"{name}.safetensors")
+    (tmp_path / "in").mkdir()
+    with caught():
+        named(tmp_path / "in", "../up")
 
 
 def test_a_node_that_trusts_its_wires(nodes, models, monkeypatch):
@@ -266,6 +298,7 @@ def take_orphans() -> None:
 
 def test_a_resume_that_accepts_an_orphan(bench):
     killed = {"kind": "kill", "only": "/.state-000001", "at": 2}
+    test_kills.check_resumed(bench, "train", killed)
     with caught():
         test_kills.check_resumed(bench, "train", killed, setup=f"{__name__}:take_orphans")
 
@@ -294,6 +327,7 @@ def hold_nothing() -> None:
 
 
 def test_a_folder_that_two_runs_may_write(bench):
+    test_faults.check_alone(bench, "download")
     with caught():
         test_faults.check_alone(bench, "download", setup=f"{__name__}:hold_nothing")
 

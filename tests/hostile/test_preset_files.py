@@ -64,7 +64,11 @@ def test_a_preset_of_another_kind_is_refused(folder, kind):
 
 @hostile(120, name=odd_names | odd_values)
 def test_a_name_of_any_kind_is_a_file_in_the_folder_or_refused(tmp_path_factory, name):
-    folder = tmp_path_factory.mktemp("named")
+    check_name(tmp_path_factory.mktemp("named"), name)
+
+
+def check_name(folder, name: object) -> None:
+    """A preset of a name lies in its folder, or is refused."""
     path = outcome(preset_path, folder, name)
     if not failed(path):
         assert path.parent == folder
