@@ -88,9 +88,7 @@ class Trainer:
         if s.held_out >= len(self.tokens):
             raise BadInput(f"held_out is {s.held_out} and {s.data} has {len(self.tokens)} pictures: keep fewer.")
         if s.init_share and (s.base_rate or not s.init):
-            raise BadInput(
-                "init_share is the share of init's weights: give init, and leave base_rate 0, whose base is not shared."
-            )
+            raise BadInput("init_share mixes an adapter with the one it began as: give init, and leave base_rate 0.")
         if s.contrast.looks and (s.batch == 1 or s.context_drop == 1):
             raise BadInput(
                 "contrast compares pictures of a step that have a prompt: raise batch or lower context_drop."

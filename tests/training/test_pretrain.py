@@ -18,6 +18,7 @@ from training.data.pictures import PictureSet, build_pictures
 from training.data.renderers import STYLES
 from training.loop import Schedule
 from training.pretrain import base, clip, sam, tokens, vqgan
+from training.tokens import TokenSet
 
 SHORT = Schedule(steps=3, batch=2, learning_rate=1e-3, warmup=1)
 MUON = replace(SHORT, batch=4, muon=True)
@@ -116,6 +117,15 @@ def test_the_base_stays_as_it_was_while_the_adapter_learns(work):
     assert {name.rsplit(".", 1)[1] for name in lora} == {"A", "B"}
     assert any(tensor.abs().sum() > 0 for name, tensor in lora.items() if name.endswith(".B"))
     assert not any("weight" in name for name in lora)
+
+
+def test_three_pictures_of_four_of_the_depth_corpus_have_a_map_and_each_is_there_once(work):
+    usual, mapped = TokenSet(work / "corpus"), TokenSet(work / "depth_corpus")
+    under = [bool(mapped[i].condition) for i in range(len(mapped))]
+    keys = [mapped[i].key for i in range(len(mapped))]
+    maps = len(np.load(work / "tokens" / "codes.npz")["depth_rows"])
+    assert sum(under) == maps and len(under) == maps + round(maps / 3) and len(set(keys)) == len(keys)
+    assert sum(bool(usual[i].condition) for i in range(len(usual))) == -(-maps // 2) < len(usual)
 
 
 def test_a_stage_that_was_made_is_known_and_another_setting_is_refused(work, monkeypatch):

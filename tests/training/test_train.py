@@ -19,9 +19,11 @@ from safetensors.torch import load_file, safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stylear import StyleAR
+from stylear.checkpoint import Place
 from stylear.errors import BadInput, MissingPart
 from training.checkpoints import states_in
 from training.config import CONFIGS, read_settings
+from training.export import source_record
 from training.loop import can_compile
 from training.output import read_json
 from training.recipe import StyleContrast, TrainSettings
@@ -246,6 +248,31 @@ def test_it_starts_from_an_adapter_that_is_there(root):
     found = weights(root / "continued")
     for name, value in {**tiny.lora_state(), **tiny.resampler_state()}.items():
         torch.testing.assert_close(found[name], value.half().float(), atol=0, rtol=0)
+
+
+def test_a_share_of_what_it_started_from_is_kept_in_what_is_written(root):
+    """The line between the adapter of before and the trained one, and a record of both."""
+    begun = {"steps": 2, "init": root / "model" / "adapter"}
+    for name, share in (("trained", 0.0), ("near", 0.25), ("half", 0.5)):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        run(tiny_tokens.settings(root, name, init_share=share, **begun))
+    before = {name: value.half().float() for name, value in {**tiny.lora_state(), **tiny.resampler_state()}.items()}
+    trained = weights(root / "trained")
+    assert any(not torch.equal(trained[name], value) for name, value in before.items())
+    for name, share in (("near", 0.25), ("half", 0.5)):
+        for key, value in weights(root / name).items():
+            torch.testing.assert_close(value, (1 - share) * trained[key] + share * before[key], atol=1e-7, rtol=1e-5)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(tiny_tokens.settings(root, "further", steps=1, init=root / "half" / "adapter"))
+    made = source_record(Place(root / "further" / "adapter"))
+    assert (made["steps"], made["init"]["steps"], made["init"]["init"]) == (1, 2, {"share": 0.5})
+
+
+@pytest.mark.parametrize("more", [{}, {"base_rate": 1e-4}])
+def test_a_share_of_nothing_or_beside_a_base_that_trains_is_refused(root, more):
+    given = {"init": root / "model" / "adapter"} if more else {}
+    with pytest.raises(BadInput, match="give init, and leave base_rate 0"):
+        Trainer(tiny_tokens.settings(root, init_share=0.5, **given, **more), plain())
 
 
 def test_other_settings_or_other_data_are_refused_in_a_folder_that_was_begun(root, tmp_path):
