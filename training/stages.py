@@ -204,7 +204,7 @@ def _train_recipe(name: str) -> dict[str, Any]:
     from .train import CHANGEABLE
 
     settings = read_settings(TrainSettings, CONFIGS / RECIPES[name]).model_dump(mode="json")
-    free = ("model", "data", "init", "out", "compile", *CHANGEABLE)
+    free = ("model", "data", "init", "out", "compile", *CHANGEABLE, *(() if settings["init"] else ("init_share",)))
     return {"settings": {name: value for name, value in settings.items() if name not in free}}
 
 

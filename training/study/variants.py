@@ -89,6 +89,8 @@ def kept(recipe: Any, more: tuple[str, ...] = ()) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     if "judge" in values:
         values["judge"] |= {"model": "clip"}
+    if not values.get("init"):
+        values.pop("init_share", None)  # a share of nothing
     return {name: value for name, value in values.items() if name not in (*FREE, *more)}
 
 
