@@ -49,7 +49,7 @@ COSTS = {
     "corpus": Cost(90, disk=0.6 * GB),
     "style": Cost(0.1, 1.1, 0.05 * GB),
     "depth_corpus": Cost(30, disk=0.2 * GB),
-    "adapter": Cost(0.1, 1.4, 0.05 * GB),
+    "adapter": Cost(0.1, 2.1, 0.05 * GB),
     "judge": Cost(0.02, 0.4, 0.03 * GB),
     "instruments": Cost(15, disk=0.01 * GB),
     "bundle": Cost(5, disk=0.03 * GB),
