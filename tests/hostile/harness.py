@@ -90,7 +90,7 @@ def _alarm() -> Iterator[None]:
     before = {kind: signal.signal(kind, ring) for kind in (signal.SIGALRM, signal.SIGPROF)}
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.alarm(WAIT)
-    faulthandler.dump_traceback_later(WAIT + 60, exit=True)  # where no signal is heard, as within C
+    faulthandler.dump_traceback_later(WAIT + 60, exit=True, file=2)  # where no signal is heard, as within C
     try:
         yield
     finally:
