@@ -94,7 +94,7 @@ def generate(options: argparse.Namespace) -> None:
     for index, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
         text = PngInfo()
         text.add_text("parameters", json.dumps({**told, "seed": options.seed + index, "batch": 1}))
-        with new_file(target, options.overwrite) as draft:
+        with new_file(target, options.overwrite, OVERWRITE) as draft:
             _to_image(picture).save(draft, format="PNG", pnginfo=text)
         say(str(target))
 
@@ -123,7 +123,7 @@ def sheet(options: argparse.Namespace) -> None:
                 settings = {name: getattr(options, name) for name in ("cfg", "top_k", "temperature", "window")}
                 rows[-1].append(_to_image(model.generate(prompt, style, seed=options.seed, **settings)[0]))
                 progress(sum(map(len, rows)), len(references) * len(options.prompts))
-    with new_file(target, options.overwrite) as draft:
+    with new_file(target, options.overwrite, OVERWRITE) as draft:
         contact_sheet(references, options.prompts, rows).save(draft, format="PNG")
     say(str(target))
 

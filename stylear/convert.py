@@ -5,6 +5,7 @@ from pathlib import Path
 from .checkpoint import PARTS, open_weights, parts_in, save_weights, weight_files
 from .errors import BadCheckpoint, BadInput, MissingPart
 from .files import check_new, new_file, to_path
+from .memory import check_weights
 
 
 def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> tuple[str, ...]:
@@ -24,6 +25,8 @@ def convert(source: str | Path, target: str | Path, overwrite: bool = False) -> 
     if not parts:
         key = next(iter(file.like), "none")
         raise BadCheckpoint(f"{file.path} is no part of StyleAR, its first key is {key}. Give another file.")
+    for dtype in {value.dtype for value in file.like.values()}:
+        check_weights(str(source), [value for value in file.like.values() if value.dtype == dtype], dtype)
     tensors = {key: value.clone().contiguous() for key, value in file.read().items()}  # no two may share memory
     with new_file(target, overwrite) as draft:
         save_weights(tensors, draft, {"format": "pt", **file.metadata})

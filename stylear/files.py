@@ -16,6 +16,9 @@ from .errors import BadCheckpoint, BadInput, StyleARError
 
 _STEM = 40  # characters of a file's name that its draft keeps, so that the draft's is no longer than a name can be
 _DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?|\.tmp[0-9A-Za-z]{6}")  # the last is one that safetensors writes first
+_NOT_PLAIN = re.compile(  # characters that move a cursor, ends that Windows drops, and the names of its devices
+    r"[\x00-\x1f\x7f-\x9f]|[. ]\Z|\A(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = (  # writers that are not Python's: safetensors, SQLite, PyTorch
     *(f"(os error {number})" for number in _FULL),
@@ -26,21 +29,21 @@ MAX_TEXT = 1 << 28  # bytes; the largest text there is, a tokenizer.json, has a 
 
 
 @contextmanager
-def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def new_file(path: str | Path, overwrite: bool = False, how: str = "set overwrite on") -> Iterator[Path]:
     """Give a draft path to write to; it becomes `path` when the block ends well, else it is removed.
 
     Raises BadInput, before the block runs, if the folder is missing or the file is there and `overwrite` is
-    false; and as `in_words` where the disk is full or refuses.
+    false, which says `how` to have it so; and as `in_words` where the disk is full or refuses.
     """
     path = Path(path)
-    _check_place(path, overwrite)
+    _check_place(path, overwrite, how)
     draft = path.with_name(f".{path.stem[:_STEM]}.{secrets.token_hex(4)}{path.suffix}")
     with in_words(path.parent):
         try:
             yield draft
             sync(draft)
             if overwrite or not _linked(draft, path):
-                _check_place(path, overwrite)  # it may have come to be there meanwhile
+                _check_place(path, overwrite, how)  # it may have come to be there meanwhile
                 os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
@@ -69,9 +72,9 @@ def is_draft(name: str) -> bool:
     return bool(_DRAFT.fullmatch(name))
 
 
-def sweep_drafts(folder: Path) -> None:
+def sweep_drafts(folder: Path, pattern: str = "**/.*") -> None:
     """Delete what a killed run was writing in a folder of ours and those below it, which nobody else may be writing."""
-    for path in folder.rglob(".*"):
+    for path in list(folder.glob(pattern)):
         if is_draft(path.name) and path.is_file():
             path.unlink()
 
@@ -161,10 +164,10 @@ def to_path(value: str | os.PathLike, name: str = "path") -> Path:
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether a name that a file gives is that of one beside it on any system: no path, no drive, not too long."""
-    if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or PureWindowsPath(name).name != name:
+    """Whether a name that a file gives is that of a file beside it on any system: no path or device, not too long."""
+    if not isinstance(name, str) or _NOT_PLAIN.search(name) or PureWindowsPath(name).name != name:
         return False
-    return len(name.encode("utf-8", "surrogatepass")) <= 255
+    return 0 < len(name.encode("utf-8", "surrogatepass")) <= 255
 
 
 def check_plain(path: Path) -> None:

@@ -16,6 +16,7 @@ from .errors import BadInput, StyleARError
 from .files import to_path
 
 MAX_PIXELS = 8192 * 8192
+MAX_SCANS = 100  # of a JPEG, each of which goes over the whole picture; the finest progressive one has some twenty
 # Formats that are pixels only; PIL also knows EPS, which starts a program.
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
@@ -67,6 +68,7 @@ def to_pil(picture: Picture, *, name: str = "picture") -> Image.Image:
     if isinstance(picture, Image.Image):
         with _decoding(name):
             _check_size(*picture.size, name)
+            _check_scans(picture, name)
             return _to_eight_bit(ImageOps.exif_transpose(picture), name)
     if isinstance(picture, Tensor):
         picture = _to_array(picture, name)
@@ -142,6 +144,21 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise BadInput(f"The {name} is empty: {width} x {height} pixels. Give a picture with pixels.")
     if width * height > MAX_PIXELS:
         raise BadInput(f"The {name} is {width} x {height}, above {MAX_PIXELS} pixels. Make it smaller.")
+
+
+def _check_scans(picture: Image.Image, name: str) -> None:
+    """BadInput for a JPEG file of more than MAX_SCANS scans, before any is decoded."""
+    file = getattr(picture, "fp", None)
+    if picture.format not in ("JPEG", "MPO") or file is None:
+        return
+    place, scans, last = file.tell(), 0, b""
+    file.seek(0)
+    while part := file.read(1 << 20):
+        scans += (last + part).count(b"\xff\xda")  # two bytes that the coded pixels do not have together
+        last = part[-1:]
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise BadInput(f"The {name} has {scans} scans, above {MAX_SCANS}. Save it again as a plain JPEG or PNG.")
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -20,7 +20,6 @@ from .style import KIND, StyleTokens, check_style
 SUFFIX = ".safetensors"
 MAX_FILE = 4 * 2**20  # bytes; the released model's tokens take a sixteenth of it
 MAX_THUMBNAIL = 64 * 2**10  # characters of base64
-MAX_VALUE = 1e4  # of a token; the strongest noise stays below
 MAX_NAME = 60
 _SIDES = (128, 96, 64, 32)  # pixels of a thumbnail's longer side, the first that fits
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that are devices on Windows
@@ -71,8 +70,8 @@ def load_preset(path: str | PathLike, shape: tuple[int, int] | None = None) -> t
     """A preset's style and its thumbnail, RGB, or None if it has none; nothing in the file is executed.
 
     shape: [M, C] that the model takes. Raises MissingPart if there is no file, BadCheckpoint if it is larger than
-    MAX_FILE, not a saved style, of tokens that are not finite, not of `shape` or beyond MAX_VALUE, or if its thumbnail
-    is longer than MAX_THUMBNAIL or not a small PNG.
+    MAX_FILE, nothing that StyleTokens.load takes, of tokens that are not of `shape`, or if its thumbnail is longer than
+    MAX_THUMBNAIL or not a small PNG.
     """
     path = Path(path)
     if path.is_file() and path.stat().st_size > MAX_FILE:
@@ -81,10 +80,6 @@ def load_preset(path: str | PathLike, shape: tuple[int, int] | None = None) -> t
     found = list(style.tokens.shape)
     if shape is not None and found != list(shape):
         raise BadCheckpoint(f"{path.name} holds tokens {found} and this model takes {list(shape)}. Use its own model.")
-    if style.tokens.abs().max() > MAX_VALUE:
-        raise BadCheckpoint(
-            f"{path.name} holds tokens beyond {MAX_VALUE:g}, which no reference gives. Ask for another."
-        )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("thumbnail")

@@ -22,7 +22,9 @@ def embed_prompt(model: Chameleon, prompt: Prompt, style: Tensor) -> Tensor:
     """Embeddings [n, hidden] of a prompt, `style` [M, hidden] at its style slots; BadInput if M differs."""
     wanted = [len(prompt.style_slots), model.config.hidden_size]
     if list(style.shape) != wanted:
-        raise BadInput(f"The style tokens are {list(style.shape)} and the prompt and model take {wanted}.")
+        raise BadInput(
+            f"The style tokens are {list(style.shape)} and this model takes {wanted}: encode the reference with it."
+        )
     device = model.lm_head.weight.device
     embeddings = model.embed(torch.tensor(prompt.ids, device=device)).clone()
     embeddings[list(prompt.style_slots)] = style.to(embeddings)

@@ -19,6 +19,7 @@ from .files import new_file, to_path
 from .images import Picture, is_plain, to_rgb
 
 MAX_SAVED = 64 * 2**20  # bytes; the released model's tokens and features take a fortieth of it
+MAX_VALUE = 1e4  # of a token; the strongest noise stays below
 KIND = {"kind": "style tokens", "version": 1}
 
 
@@ -77,8 +78,8 @@ class StyleTokens:
     def load(cls, path: str | PathLike) -> "StyleTokens":
         """Read a file that `save` wrote; nothing in it is executed.
 
-        Raises MissingPart if it is absent, BadCheckpoint if it is another kind of file, of another version or of more
-        than MAX_SAVED bytes.
+        Raises MissingPart if it is absent, BadCheckpoint if it is another kind of file, of another version, of more
+        than MAX_SAVED bytes or of tokens beyond MAX_VALUE.
         """
         path = to_path(path)
         if not path.is_file():
@@ -95,12 +96,17 @@ class StyleTokens:
                 kinds = {file.get_slice(key).get_dtype() for key in keys}
                 if kinds != {"F32"}:
                     raise BadInput(f"Its numbers are {sorted(kinds)}, not F32")
-                return cls(**{key: file.get_tensor(key) for key in keys})
+                style = cls(**{key: file.get_tensor(key) for key in keys})
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise BadCheckpoint(
                 f"{path} is not a saved style of this version. Give one that --save-style or Save Style Preset wrote. "
                 f"({error})"
             ) from error
+        if style.tokens.abs().max() > MAX_VALUE:
+            raise BadCheckpoint(
+                f"{path.name} holds tokens beyond {MAX_VALUE:g}, which no reference gives. Ask for another."
+            )
+        return style
 
 
 def check_style(style: StyleTokens, name: str = "style") -> None:

@@ -1,6 +1,7 @@
 """Token ids by name, the released prompt templates, and the layout of a picture as tokens."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ STYLE_TOKENS = 16
 LATENTS_PER_GRID = 2
 MAX_TEXT = 100_000  # characters of a prompt, far above what any model has positions for
 MAX_IDS = 2**20
+_RULES = ("Split", "Digits", "Punctuation", "ByteLevel")  # for cutting a text up before its pairs are merged
+_MAX_RULES = 16
+_MAX_PATTERN = 100  # characters
 
 _STYLE_MARK = "*"
 _OPENING = "Instant style Generation. Given image style is {style}. "
@@ -187,9 +191,23 @@ def _check_ids(spec: dict, ids: list) -> None:
     """ValueError for what no tokenizer.json of a Chameleon is: it could give ids that are none, or swell text up."""
     if spec["model"].get("type", "BPE") != "BPE" or spec.get("normalizer") is not None:
         raise ValueError("it is no plain BPE, or has a normalizer")
+    _check_splits(spec.get("pre_tokenizer"))
     wrong = [token for token in ids if type(token) is not int or not 0 <= token < MAX_IDS]
     if wrong:
         raise ValueError(f"{short(wrong[0])} is no id of a token")
+
+
+def _check_splits(rule: dict | None) -> None:
+    """ValueError for rules that could cut a text up without end: a Chameleon's are few, and each repeats one thing."""
+    rules = [rule] if rule is not None else []
+    if rules and rule.get("type") == "Sequence":
+        rules = rule["pretokenizers"]
+    if len(rules) > _MAX_RULES or any(rule.get("type") not in _RULES for rule in rules):
+        raise ValueError(f"its text is split by more than {_MAX_RULES} rules, or by others than a Chameleon's")
+    for pattern in (rule["pattern"].get("Regex", "") for rule in rules if rule["type"] == "Split"):
+        repeats = len(re.findall(r"(?<!\\)[*+?{]", pattern))
+        if len(pattern) > _MAX_PATTERN or repeats > 1:
+            raise ValueError(f"its text is split by {short(pattern)}, which may not end")
 
 
 def code_name(code: int) -> str:

@@ -1,16 +1,17 @@
 """What a stopped run goes on from: trained weights, optimizer and history, in one folder that appears whole."""
 
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -22,12 +23,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from stylear.errors import BadCheckpoint, BadInput
-from stylear.files import is_plain_name
 from stylear.lora import from_peft
+from stylear.memory import out_of_memory
 
-from .output import read_json, write_json
+from .output import read_json, sha256_of, write_json
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.pt", "progress.json"
 _NAME = re.compile(r"state-(\d{6,})")
 # One way for a plain model, DDP and FSDP: whole tensors on the first process, of what trains alone.
@@ -40,10 +41,11 @@ _LOAD = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict
 class Progress:
     """How far a run is: `step` steps done in `seconds`, their losses, and (step, loss) of each held-out evaluation."""
 
-    step: int = 0
-    seconds: float = 0.0
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    step: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0
     losses: list[float] = field(default_factory=list)
-    held_out: list[tuple[int, float]] = field(default_factory=list)
+    held_out: list[tuple[NonNegativeInt, float]] = field(default_factory=list)
 
 
 def save_state(
@@ -64,8 +66,8 @@ def save_state(
     try:
         save_file({name: value.contiguous() for name, value in weights.items()}, draft / WEIGHTS)
         torch.save(states, draft / OPTIMIZER)
-        sizes = {name: (draft / name).stat().st_size for name in (WEIGHTS, OPTIMIZER)}
-        write_json(draft / PROGRESS, {"format": FORMAT, **asdict(progress), "files": sizes})
+        digests = {name: sha256_of(draft / name) for name in (WEIGHTS, OPTIMIZER)}
+        write_json(draft / PROGRESS, {"format": FORMAT, **asdict(progress), "files": digests})
         for path in (*draft.iterdir(), draft):
             _sync(path)
         draft.rename(place)
@@ -79,7 +81,11 @@ def save_state(
 def states_in(folder: Path) -> list[Path]:
     """The whole states in a folder, oldest first."""
     found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+    return sorted(found, key=_step_of)
+
+
+def _step_of(state: Path) -> int:
+    return int(_NAME.fullmatch(state.name)[1])
 
 
 def sweep(folder: Path) -> None:
@@ -89,29 +95,22 @@ def sweep(folder: Path) -> None:
 
 
 def read_progress(state: Path) -> Progress:
-    """How far a state is. BadInput, naming the file, if it is damaged."""
-    found = read_json(state / PROGRESS, "state of the training")
+    """How far a state is. BadInput, naming the file, if it or one beside it is not as it was written."""
     remedy = f"Delete {state} to start again."
+    found = read_json(state / PROGRESS, "state of the training", f"delete {state} to start again")
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise BadInput(f"{state} is not a state of this version. {remedy}")
     files = found.pop("files", None)
-    if not isinstance(files, dict) or not all(map(is_plain_name, files)):
+    if not isinstance(files, dict) or files.keys() != {WEIGHTS, OPTIMIZER}:
         raise BadInput(f"{state / PROGRESS} is damaged. {remedy}")
-    for name, size in files.items():
-        if not (state / name).is_file() or (state / name).stat().st_size != size:
-            raise BadInput(f"{state / name} is not the {size} bytes that were written. {remedy}")
-    found.pop("inputs", None)  # where they were written down before there was inputs.json
+    for name, digest in files.items():
+        if not (state / name).is_file() or sha256_of(state / name) != digest:
+            raise BadInput(f"{state / name} is not what was written. {remedy}")
     try:
-        progress = Progress(**found)
-    except TypeError as error:
+        progress = TypeAdapter(Progress).validate_json(json.dumps(found))
+    except ValueError as error:
         raise BadInput(f"{state / PROGRESS} is damaged. {remedy}") from error
-    lists = isinstance(progress.losses, list) and isinstance(progress.held_out, list)
-    if (
-        type(progress.step) is not int
-        or progress.step < 0
-        or not isinstance(progress.seconds, int | float)
-        or not lists
-    ):
+    if progress.step != _step_of(state) or len(progress.losses) % max(1, progress.step):
         raise BadInput(f"{state / PROGRESS} is damaged. {remedy}")
     return progress
 
@@ -121,18 +120,28 @@ def load_state(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer) 
 
     BadCheckpoint if a file is damaged or of another model. Nothing in a file is executed.
     """
-    try:
+    with _damage_told(state):
         weights = load_file(state / WEIGHTS)
         states = torch.load(state / OPTIMIZER, weights_only=True, mmap=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise BadCheckpoint(f"{state} is damaged: delete it to start again. ({error})") from error
     shapes = {name: value.shape for name, value in get_model_state_dict(model, options=_SHAPES).items()}
     if shapes != {name: value.shape for name, value in weights.items()}:
         raise BadCheckpoint(f"{state} is of another model: delete it to start again.")
     set_model_state_dict(model, weights, options=_LOAD)
-    set_optimizer_state_dict(model, optimizer, states, options=_LOAD)
+    with _damage_told(state):
+        set_optimizer_state_dict(model, optimizer, states, options=_LOAD)
     for state in optimizer.state.values():
         state.update({name: value.clone() for name, value in state.items()})  # not the file's own pages
+
+
+@contextmanager
+def _damage_told(state: Path) -> Iterator[None]:
+    """Raise what a damaged file ends its reader in as BadCheckpoint; that there is no memory for it goes through."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise BadCheckpoint(f"{state} is damaged: delete it to start again. ({error!r})") from error
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from stylear.errors import BadInput
 from stylear.files import to_path
 
 CONFIGS = Path(__file__).parent / "configs"
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 17
+MAX_TOLD = 20  # faults of a file
 MAX_DEPTH = 20  # parts of a key
 
 
@@ -61,7 +62,10 @@ def read_settings(kind: type[S], file: Path, changes: Sequence[str] = ()) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        told = [_tell(kind, fault, lines, str(file)) for fault in error.errors()]
+        faults = error.errors()
+        told = [_tell(kind, fault, lines, str(file)) for fault in faults[:MAX_TOLD]]
+        if len(faults) > MAX_TOLD:
+            told.append(f"{file}: and {len(faults) - MAX_TOLD} more. Correct these first.")
         raise BadInput("\n".join(told)) from error
 
 

@@ -47,9 +47,10 @@ def add_inputs(file: Path, inputs: Mapping[str, Any]) -> None:
 
 def read_inputs(file: Path) -> dict[str, Any]:
     """What a file has written down, nothing where it is not there; BadInput if it is damaged."""
-    before = read_json(file, "list of inputs") if file.exists() else {}
+    remedy = f"move {file.parent} away and start again"
+    before = read_json(file, "list of inputs", remedy) if file.exists() else {}
     if not isinstance(before, dict):
-        raise BadInput(f"{file} is damaged: move {file.parent} away and start again.")
+        raise BadInput(f"{file} is damaged: {remedy}.")
     return before
 
 

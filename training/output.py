@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import shlex
 import sys
@@ -29,34 +30,59 @@ def output_folder(folder: Path, settings: Settings, ignore: Sequence[str] = ()) 
     """Make `folder` if need be and hold it: a second writer, or one with other settings, is refused with BadInput.
 
     `ignore`: keys that may change from one start to the next (`workers`, `model.base`, ...), beside `out`. The settings
-    lie in `folder`/settings.yaml; a folder with files in it but without them is not one that a command began, and is
-    refused. One with nothing but settings takes others: a run that wrote nothing has begun nothing. What a killed run
-    was writing is deleted. What the disk refuses meanwhile is raised as by `in_words`. In a run of several processes
-    only the first calls this.
+    lie in `folder`/settings.yaml; a folder with files in it but without them, or with a settings.yaml that no command
+    wrote, is not one that a command began, and is refused, as is one that leads elsewhere by a link in it. One with
+    nothing but settings takes others: a run that wrote nothing has begun nothing. What a killed run was writing is
+    deleted. What the disk refuses meanwhile is raised as by `in_words`. In a run of several processes only the first
+    calls this.
     """
     with held(to_path(folder, "out")), in_words(folder):
         now, command = settings.model_dump(mode="json"), type(settings).__name__.removesuffix("Settings").lower()
         file = folder / SETTINGS
         names = sorted(path.name for path in folder.iterdir())
         made = [name for name in names if name not in (SETTINGS, ".lock") and not is_draft(name)]
-        if file.exists() and made:
-            _check_command(file, command)
-            _compare(_read_yaml(file), now, folder, ["out", *ignore])
+        if os.path.lexists(file):
+            begun_by = _begun_by(file)
+            _check_links(folder)
+            if made:
+                _check_command(folder, begun_by, command)
+                _compare(_read_yaml(file), now, folder, ["out", *ignore])
+            sweep_drafts(folder)  # only now is it known to be ours
         elif there := [name for name in made if not name.startswith(".")]:
             raise BadInput(f"{folder} has {there[0]} in it but no {SETTINGS}: give an empty or a new folder as `out`.")
-        sweep_drafts(folder)  # only now is it known to be ours
+        else:
+            sweep_drafts(folder, f".{file.stem}.*")  # of a run that was killed before it had settings
         text = f"{BEGUN_BY}{command}\n{yaml.safe_dump(now, sort_keys=False)}"
         write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
         yield folder
 
 
-def _check_command(file: Path, command: str) -> None:
-    """BadInput if the settings are those of another command, or no file."""
-    check_plain(file)
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        first = lines.readline().strip()
-    if first.startswith(BEGUN_BY) and (other := first.removeprefix(BEGUN_BY)) != command:
-        raise BadInput(f"{file.parent} belongs to `{other}`, which wrote it: give `{command}` another `out`.")
+def _begun_by(file: Path) -> str:
+    """The command that wrote the settings; BadInput if none did."""
+    if not file.is_symlink():
+        check_plain(file)
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            first = lines.readline(200).strip()
+        if first.startswith(BEGUN_BY):
+            return first.removeprefix(BEGUN_BY)
+    raise BadInput(
+        f"{file} is damaged, or was written by another program: give an empty or a new folder as `out`, or move "
+        f"{file.parent} away and start again."
+    )
+
+
+def _check_command(folder: Path, begun_by: str, command: str) -> None:
+    """BadInput if the folder is another command's."""
+    if begun_by != command:
+        raise BadInput(f"{folder} belongs to `{begun_by}`, which wrote it: give `{command}` another `out`.")
+
+
+def _check_links(folder: Path) -> None:
+    """BadInput if something in a folder is a link, through which the command would write elsewhere."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise BadInput(f"{path} is a link, and nothing is written through one: move it away and start again.")
 
 
 def _read_yaml(file: Path) -> dict:
@@ -104,8 +130,8 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda draft: draft.write_bytes(data))
 
 
-def read_json(path: Path, what: str = "record") -> Any:
-    """Read JSON back; BadInput, calling it `what`, if it is missing or damaged."""
+def read_json(path: Path, what: str = "record", remedy: str = "make it again") -> Any:
+    """Read JSON back; BadInput, calling it `what`, if it is missing or damaged, which asks for the `remedy`."""
     try:
         return json.loads(read_text(path))
     except BadInput:
@@ -113,7 +139,7 @@ def read_json(path: Path, what: str = "record") -> Any:
     except FileNotFoundError as error:
         raise BadInput(f"There is no {what} {path}: run the command that makes it to its end.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"The {what} {path} is damaged: make it again. ({error})") from error
+        raise BadInput(f"The {what} {path} is damaged: {remedy}. ({error})") from error
 
 
 def provenance() -> dict[str, str]:

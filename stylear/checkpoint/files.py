@@ -1,14 +1,11 @@
 """Weight files on disk: what tensors they hold, and reading those without ever running what a file says."""
 
-import io
 import json
 import pickle
-import pickletools
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +15,11 @@ from ..errors import BadCheckpoint, MissingPart
 from ..files import is_plain_name, read_text, to_path
 from ..images import is_plain
 from ..memory import gib
+from .claims import check_claims
 
 PICKLES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
-_BEFORE_WEIGHTS = 5  # pickles in a file of torch.save's older layout: mark, version, machine, tensors, their names
+_MAX_HEADER = 1 << 24  # bytes; that of a model with a thousand weights has a hundred thousand
 _TIED = 2  # times the bytes of a file that its tensors may have together: a head may share the embeddings' memory
 
 
@@ -81,6 +79,8 @@ def _head(path: Path) -> bytes:
 def _open_tensors(path: Path) -> WeightFile:
     head = _head(path)
     if head[8:9] == b"{":
+        if (length := int.from_bytes(head[:8], "little")) > _MAX_HEADER:
+            raise BadCheckpoint(f"{path} has a header of {length} bytes, above {_MAX_HEADER}. Download it again.")
         return _open_safetensors(path)
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return _open_pickle(path)
@@ -138,7 +138,7 @@ def _open_pickle(path: Path) -> WeightFile:
     mapped = zipped and path.suffix != ".safetensors"  # torch would go by that name
     try:
         with path.open("rb") as file:
-            _check_claims(path, file, zipped)
+            check_claims(path, file, zipped)
             file.seek(0)
             content = torch.load(path if mapped else file, "cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -163,29 +163,6 @@ def _open_pickle(path: Path) -> WeightFile:
     if sum(value.nbytes for value in tensors.values()) > _TIED * path.stat().st_size:
         raise BadCheckpoint(f"{path} says its tensors are larger than it is. Do not use this download.")
     return WeightFile(path, {key: value.to("meta") for key, value in tensors.items()}, pickled=tensors)
-
-
-def _check_claims(path: Path, file: BinaryIO, zipped: bool) -> None:
-    """BadCheckpoint for what takes memory at will though it runs nothing: squeezed members, and bytearray(size)."""
-    if not zipped:
-        pickles = [file] * _BEFORE_WEIGHTS
-    else:
-        archive = zipfile.ZipFile(file)
-        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise BadCheckpoint(f"{path} unpacks to more than it is. Do not use this download.")
-        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        pickles = [io.BytesIO(archive.read(name)) for name in names]
-    for stream in pickles:
-        if any("bytearray" in text for text in _texts(stream)):
-            raise BadCheckpoint(f"{path} asks for memory that is no tensor's. Do not use this download.")
-
-
-def _texts(stream: BinaryIO) -> Iterator[str]:
-    """What a pickle says in words, names of functions among them, up to its end or to where it is damaged."""
-    try:
-        yield from (argument for _, argument, _ in pickletools.genops(stream) if isinstance(argument, str))
-    except Exception:  # as with torch's reader, which then tells
-        return
 
 
 def _open_index(path: Path) -> WeightFile:

@@ -1,6 +1,7 @@
 """The two official pickles, image_proj.pth and vqgan.ckpt: nothing in them runs, and what they claim is checked."""
 
 import builtins
+import codecs
 import functools
 import io
 import os
@@ -8,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 
 import pytest
 import tiny
@@ -153,10 +155,18 @@ def test_a_damaged_vqgan_is_refused(place, data):
     check_bytes(place, data, "vqgan.ckpt")
 
 
+def copies(call: Call) -> dict:
+    """The call made a thousand times, of arguments that are in the file once."""
+    return {"latents": torch.ones(1), "x": [Call(call.function, *call.arguments) for _ in range(1000)]}
+
+
 BOMBS = {
     "one number for millions": lambda: {"latents": torch.zeros(1, dtype=torch.float16).expand(1 << 30)},
     "memory shared by all": lambda: {str(i): torch.zeros(1 << 10).expand(1 << 10, 1 << 10) for i in range(2)},
     "ten gigabytes of zeros": lambda: {"latents": torch.ones(1), "x": Call(bytearray, 10 << 30)},
+    "a text encoded again and again": lambda: copies(Call(codecs.encode, "a" * (1 << 20), "utf_32")),
+    "a shape of a million sides": lambda: copies(Call(torch.Size, [1] * (1 << 18))),
+    "a dictionary copied again and again": lambda: copies(Call(OrderedDict, [(i, i) for i in range(1 << 14)])),
     "a sparse tensor": lambda: {"latents": torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,))},
     "a nested tensor": lambda: {"latents": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])},
     "a key that is no text": lambda: {"\ud800": torch.ones(1), "latents": torch.ones(1)},
@@ -191,3 +201,23 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(place):
     (place / "image_proj.pth").write_bytes(squeezed.getvalue())
     with case():
         assert isinstance(outcome(checkpoint.open_weights, place / "image_proj.pth"), BadCheckpoint)
+
+
+def test_a_pickle_by_a_name_that_only_pytorch_finds_is_looked_at(place):
+    plain, renamed = io.BytesIO(contained(BOMBS["ten gigabytes of zeros"](), "zip")), io.BytesIO()
+    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(renamed, "w") as zipped:
+        for member in archive.infolist():
+            zipped.writestr(member.filename.replace("data.pkl", "DATA.PKL"), archive.read(member))
+    (place / "image_proj.pth").write_bytes(renamed.getvalue())
+    with case():
+        assert isinstance(outcome(checkpoint.open_weights, place / "image_proj.pth"), BadCheckpoint)
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_what_trainers_save_beside_weights_is_read(place, container):
+    model = torch.nn.Linear(2, 3)
+    beside = {"epoch": 3, "rate": 1e-3, "shape": torch.Size([1, 2]), "dtype": torch.float16, "on": torch.device("cpu")}
+    optimizer = torch.optim.AdamW(model.parameters()).state_dict()
+    content = {"state_dict": model.state_dict(), "optimizer": optimizer, "hyper_parameters": beside}
+    (place / "trained.ckpt").write_bytes(contained(content, container))
+    assert set(checkpoint.open_weights(place / "trained.ckpt").like) == {"weight", "bias"}

@@ -43,6 +43,24 @@ RULES = {
             "invert": False,
         }
     },
+    "a pattern that only looks": {
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": ".{0,60}.{0,60}.{0,60}(?!.)(?<=@)"},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+    },
+    "patterns by the thousand": {
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "(?=a)x"}, "behavior": "Isolated", "invert": False}
+            ]
+            * 20_000,
+        }
+    },
+    "rules that are no list": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": {"type": "Digits"}}},
     "no unknown word": {"model": {"type": "WordLevel", "vocab": WHOLE["model"]["vocab"], "unk_token": "nothing"}},
     "words in pieces": {
         "model": {

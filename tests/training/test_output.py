@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_frees_the_folder(tmp_path):
 def test_damaged_settings_are_refused(tmp_path, data):
     begin(tmp_path)
     (tmp_path / "settings.yaml").write_bytes(data)
-    with pytest.raises(BadInput, match=r"settings\.yaml is damaged: move .* away"):
+    with pytest.raises(BadInput, match=r"settings\.yaml is damaged.* move .* away"):
         begin(tmp_path)
 
 
@@ -207,10 +207,43 @@ def test_a_folder_that_is_refused_keeps_what_looks_like_a_draft(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_hidden_files_of_a_folder_that_was_not_begun_stay(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    kept = [".tmpAb12Cd", ".cache/.notes.deadbeef.txt", ".cache/.tmpAb12Cd"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    begin(tmp_path)
+    assert [(tmp_path / name).read_text() for name in kept] == ["mine"] * 3
+
+
+@pytest.mark.parametrize("text", ["my_app: important\n", "# my own\nsteps: 3\n"])
+def test_settings_of_a_person_or_another_program_are_not_written_over(tmp_path, text):
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"settings\.yaml is damaged, or was written by another program"):
+        begin(tmp_path)
+    assert (tmp_path / "settings.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["adapter", "sub/blocks", "made.bin", "settings.yaml"])
+def test_a_folder_that_leads_elsewhere_is_refused(tmp_path, name):
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    begin(folder)
+    (folder / "sub").mkdir()
+    target = elsewhere / "own" if (folder / name).suffix else elsewhere
+    elsewhere.mkdir()
+    (elsewhere / "own").write_bytes((folder / "settings.yaml").read_bytes())
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(target)
+    with pytest.raises(BadInput, match=r"is a link|written by another program"):
+        begin(folder)
+    assert [path.name for path in elsewhere.iterdir()] == ["own"]
+
+
 def test_a_run_killed_before_it_wrote_its_settings_can_begin_again(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / ".settings.0a1b2c3d.yaml").write_text("ste")
     begin(tmp_path)
+    assert not (tmp_path / ".settings.0a1b2c3d.yaml").exists()
 
 
 def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):

@@ -309,16 +309,6 @@ def test_a_run_is_not_gone_on_with_on_other_weights_of_the_same_size(root, tmp_p
         run(chosen)
 
 
-def test_a_folder_begun_by_an_earlier_version_goes_on(root):
-    chosen = tiny_tokens.settings(root, "earlier", steps=2, save_every=1)
-    run(chosen.model_copy(update={"steps": 2}))
-    file = states_in(chosen.out)[-1] / "progress.json"
-    file.write_text(json.dumps(read_json(file) | {"inputs": {"data": "x", "base": ["model.safetensors", 1]}}))
-    (chosen.out / "inputs.json").unlink()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    run(chosen)
-
-
 def test_data_of_another_vqgan_is_refused(root, monkeypatch):
     monkeypatch.setattr(tiny, "CODES", 20)
     tiny_tokens.write_tokens(root / "other", 4)
