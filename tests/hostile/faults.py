@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 from tiny_hub import serving
 
-from training.checkpoints import OPTIMIZER
+from training.checkpoints import OPTIMIZER, PROGRESS
 
 from .victims import NOT_SET_UP
 
@@ -163,10 +163,11 @@ def bench(root: Path) -> Iterator[Bench]:
 def contents(out: Path) -> dict[str, bytes]:
     """Every file of a folder but the lock and the logs, which tell when they were written.
 
-    Of an optimizer's state what is in it, for pickles of the same values can differ.
+    Of an optimizer's state what is in it, for pickles of the same values can differ, and so their digests.
     """
+    seen = {OPTIMIZER: _values, PROGRESS: _but_digest}
     return {
-        path.relative_to(out).as_posix(): _values(path) if path.name == OPTIMIZER else path.read_bytes()
+        path.relative_to(out).as_posix(): seen.get(path.name, Path.read_bytes)(path)
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.name != ".lock" and "tensorboard" not in path.parts
     }
@@ -175,6 +176,13 @@ def contents(out: Path) -> dict[str, bytes]:
 def differing(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
     """The names of files that are in one alone or not the same in both."""
     return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
+def _but_digest(progress: Path) -> bytes:
+    found = json.loads(progress.read_bytes())
+    if isinstance(found.get("files"), dict):
+        found["files"].pop(OPTIMIZER, None)
+    return json.dumps(found).encode()
 
 
 def _values(pickle: Path) -> bytes:

@@ -219,6 +219,11 @@ def check_value(value: object) -> None:
         assert same(value, before)
 
 
+def check_refused(value: object) -> None:
+    """A value is no picture."""
+    assert failed(outcome(to_pil, value)), "it was taken for a picture"
+
+
 @hostile(120, value=arrays() | pictures() | odd_values)
 def test_an_array_a_picture_or_any_other_value_is_read_or_refused_and_not_changed(value):
     check_value(value)

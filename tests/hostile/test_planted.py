@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, ImageOps
 from stylear import StyleAR, checks, drawing, encoder, files, images, lora, pipeline, presets, vocabulary
 from stylear.checkpoint import files as weights
 from stylear.checkpoint import load
+from stylear.errors import StyleARError
 from training import config, curated, tokens
 
 from . import (
@@ -48,8 +49,8 @@ from .graphs import Graphs
 @contextlib.contextmanager
 def caught(*kinds: type[BaseException]):
     """The check inside has to fail: with an AssertionError of its own, or with the raw error of the defect."""
-    with pytest.raises((AssertionError, *kinds)):
-        yield
+    with pytest.raises((AssertionError, *kinds)) as told:
+        yield told
 
 
 def test_a_pickle_loaded_without_the_guard(tmp_path, monkeypatch):
@@ -60,6 +61,8 @@ def test_a_pickle_loaded_without_the_guard(tmp_path, monkeypatch):
     data = test_pickles.contained(content, "plain pickle")
     test_pickles.check_nothing_runs(tmp_path, data, "vqgan.ckpt")
     monkeypatch.setattr(torch, "load", unguarded)
+    test_pickles.check_nothing_runs(tmp_path, data, "vqgan.ckpt")  # what it claims is looked at before
+    monkeypatch.setattr(weights, "check_claims", lambda *_: None)
     with caught():
         test_pickles.check_nothing_runs(tmp_path, data, "vqgan.ckpt")
 
@@ -72,6 +75,15 @@ def test_a_pickle_whose_claims_are_believed(tmp_path, monkeypatch):
         test_pickles.check_bytes(tmp_path, data, "image_proj.pth")
 
 
+def test_a_pickle_that_may_copy_itself(tmp_path, monkeypatch):
+    data = test_pickles.contained(test_pickles.BOMBS["a text encoded again and again"](), "zip")
+    with harness.case():
+        test_pickles.check_bytes(tmp_path, data, "image_proj.pth")
+    monkeypatch.setattr(weights, "check_claims", lambda *_: None)
+    with caught(), harness.case():
+        test_pickles.check_bytes(tmp_path, data, "image_proj.pth")
+
+
 def test_weights_that_are_not_looked_at_for_nan(tmp_path, monkeypatch):
     bundle = tiny.write_bundle(tmp_path)
     test_safetensors.check_change(bundle, "resampler", 0, "nan", ())
@@ -80,12 +92,13 @@ def test_weights_that_are_not_looked_at_for_nan(tmp_path, monkeypatch):
         test_safetensors.check_change(bundle, "resampler", 0, "nan", ())
 
 
-def test_a_size_without_a_bound(tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 2.0}, {"vocab_size": 2**70}, {"vocab_size": -1}])
+def test_a_size_without_a_kind_or_a_bound(tmp_path, monkeypatch, change):
     bundle = tiny.write_bundle(tmp_path)
-    content = tiny.BASE_CONFIG | {"num_hidden_layers": 2.0}
+    content = tiny.BASE_CONFIG | change
     test_folders.check_config(bundle / "base", "config.json", content, load.load_base)
     monkeypatch.setattr("stylear.chameleon_config.check_numbers", lambda config: None)
-    with caught(TypeError):
+    with caught(TypeError, RuntimeError):
         test_folders.check_config(bundle / "base", "config.json", content, load.load_base)
 
 
@@ -157,11 +170,14 @@ def test_a_rotation_that_is_applied_to_half_the_readers(tmp_path, monkeypatch):
 
 
 def test_a_picture_without_a_bound(monkeypatch):
-    bright = np.full((2, 2, 3), np.nan)
-    test_pictures.check_value(bright)
-    monkeypatch.setattr(images, "_from_array", lambda values, name: Image.fromarray(values))
-    with caught(TypeError, KeyError):
-        test_pictures.check_value(bright)
+    grey, black = (np.full((2, 2, 3), value, np.float32) for value in (0.5, np.nan))
+    for value in (grey, black):
+        test_pictures.check_value(value)
+    test_pictures.check_refused(black)
+    monkeypatch.setattr(images.np, "isfinite", lambda value: np.ones_like(value, bool))
+    test_pictures.check_value(grey)
+    with caught():
+        test_pictures.check_refused(black)
 
 
 def test_a_picture_whose_size_is_not_looked_at(tmp_path, monkeypatch):
@@ -235,11 +251,14 @@ def test_a_draw_that_does_not_repeat_and_a_missing_bound(tmp_path, monkeypatch):
 
 
 def test_a_style_whose_numbers_are_not_looked_at(tmp_path, monkeypatch):
-    model = StyleAR.load(tiny.write_bundle(tmp_path), device="cpu")
+    model, picture = StyleAR.load(tiny.write_bundle(tmp_path), device="cpu"), Image.new("RGB", (20, 24))
+    test_invariants.check_style(model.encode_style(picture))
     monkeypatch.setattr(encoder.ImageEncoder, "encode", lambda self, picture: torch.full((5, 24), float("nan")))
+    with pytest.raises(StyleARError):
+        model.encode_style(picture)
     monkeypatch.setattr("stylear.style._own", lambda name, value: value)
     with caught():
-        test_invariants.check_style(model.encode_style(Image.new("RGB", (20, 24))))
+        test_invariants.check_style(model.encode_style(picture))
 
 
 @contextlib.contextmanager
@@ -303,6 +322,21 @@ def test_a_resume_that_accepts_an_orphan(bench):
         test_kills.check_resumed(bench, "train", killed, setup=f"{__name__}:take_orphans")
 
 
+def forget_weights() -> None:
+    """In a victim: a run goes on from where it was, with weights that were never trained."""
+    from training import trainer
+
+    trainer.load_state = lambda state, model, optimizer: None
+
+
+def test_a_resume_that_forgets_what_was_trained(bench):
+    killed = {"kind": "kill", "only": "/.state-000002", "at": 1}
+    test_kills.check_resumed(bench, "train", killed)
+    with caught() as told:
+        test_kills.check_resumed(bench, "train", killed, setup=f"{__name__}:forget_weights")
+    assert "adapter/model.safetensors" in str(told.value), "it was noticed by something else than the weights"
+
+
 def say_errors_raw() -> None:
     """In a victim: what the disk refuses is raised as it is."""
     files._refusal = lambda error, place: None
@@ -338,6 +372,9 @@ def test_a_parser_that_does_not_end(tmp_path, monkeypatch):
             pass
 
     (tmp_path / "a.png").write_bytes(b"")
+    monkeypatch.setattr(harness, "SECONDS", 2)
+    with harness.case():
+        harness.outcome(images.open_image, tmp_path / "a.png")
     monkeypatch.setattr(harness, "SECONDS", 0.2)
     monkeypatch.setattr(Image, "open", spin)
     with pytest.raises(harness.Hangs), harness.case():

@@ -1,6 +1,5 @@
 """A training run: the same however it is cut up, stopped or spread, and an adapter that the engine draws with."""
 
-import json
 import shutil
 import signal
 import threading
