@@ -102,13 +102,37 @@ def test_a_file_that_is_not_there_is_a_missing_part(tmp_path):
         checkpoint.open_weights(tmp_path / "nowhere.safetensors").read()
 
 
-@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/x.safetensors", "..", "a\\b.safetensors", "C:x", 5])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.safetensors",
+        "/etc/x.safetensors",
+        "..",
+        "a\\b.safetensors",
+        "C:x",
+        "CON",
+        "aux.safetensors",
+        "a.",
+        "a ",
+        "a\nb.safetensors",
+        "\x1b[2J",
+        5,
+    ],
+)
 def test_an_index_cannot_point_outside_its_folder(tmp_path, name):
     save_file({"a": torch.zeros(1)}, tmp_path / "secret.safetensors")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(BadCheckpoint, match="outside its folder"):
         checkpoint.open_weights(tmp_path / "model" / "model.safetensors.index.json").read()
+
+
+def test_a_header_of_more_names_than_any_model_has_is_refused_unread(tmp_path):
+    header = {str(number): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(400_000)}
+    text = json.dumps(header).encode()
+    (tmp_path / "many.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(BadCheckpoint, match="has a header of 2[0-9]{7} bytes, above 16777216"):
+        checkpoint.open_weights(tmp_path / "many.safetensors")
 
 
 def test_a_missing_shard_is_named(tmp_path):

@@ -143,6 +143,14 @@ def test_a_negative_style_is_a_picture_or_saved_tokens(run, bundle, reference, t
         assert status == 0 and np.array_equal(pixels(out), (drawn * 255).byte().numpy())
 
 
+def test_a_saved_style_of_numbers_that_no_reference_gives_is_refused(run, bundle, reference, tmp_path, capsys):
+    StyleTokens(StyleAR.load(bundle, device="cpu").encode_style(open_image(reference)).tokens * 1e30).save(
+        tmp_path / "huge.safetensors"
+    )
+    status, out = run(style=str(tmp_path / "huge.safetensors"))
+    assert status == 2 and "huge.safetensors holds tokens beyond 10000" in capsys.readouterr().err and not out.exists()
+
+
 def test_a_style_is_kept_without_its_noise_and_draws_the_same_picture_again(run, tmp_path, capsys):
     saved = tmp_path / "kept.safetensors"
     _, first = run("--save-style", saved, "--gamma", 0.5)

@@ -109,3 +109,11 @@ def test_what_is_not_one_part_of_a_model_is_not_converted(tmp_path):
     (tmp_path / "empty" / "x.pth").write_text("broken")
     with pytest.raises(MissingPart, match="neither safetensors nor"):
         convert(tmp_path / "empty", tmp_path / "y.safetensors")
+
+
+def test_weights_that_memory_does_not_hold_are_refused_before_any_is_read(official, tmp_path, monkeypatch):
+    monkeypatch.setattr("stylear.memory.free_bytes", lambda device: 0)
+    monkeypatch.setattr("stylear.memory._linux", lambda name: 0)
+    with pytest.raises(BadInput, match=r"vqgan\.ckpt takes .* GiB .*Close what else"):
+        convert(official["vqgan"] / "vqgan.ckpt", tmp_path / "vqgan.safetensors")
+    assert not list(tmp_path.iterdir())

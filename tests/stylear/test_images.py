@@ -93,6 +93,20 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(tmp_path, side):
         open_image(tmp_path / "bomb.png")
 
 
+def test_a_jpeg_of_many_scans_is_refused_before_any_is_decoded(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(pixels).save(path, progressive=True, quality=95)
+    assert open_image(path).size == (64, 64)
+    data = path.read_bytes()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    path.write_bytes(data[:-2] + last * 100 + data[-2:])
+    with pytest.raises(BadInput, match="1[01]. scans, above 100"):
+        open_image(path)
+    with pytest.raises(BadInput, match="scans"):
+        to_pil(Image.open(path))
+
+
 def test_a_picture_in_memory_may_not_be_too_large_either():
     huge = np.broadcast_to(np.zeros(3, dtype=np.uint8), (20000, 20000, 3))
     with pytest.raises(BadInput, match="20000 x 20000"):

@@ -113,6 +113,11 @@ def test_every_fault_has_a_line_of_its_own(refused):
     assert len(refused("steps: 0\nstepz: 1\nkind: green").splitlines()) == 3
 
 
+def test_of_thousands_of_faults_the_first_are_told(refused):
+    lines = refused("\n".join(f"k{number}: 1" for number in range(9000))).splitlines()
+    assert len(lines) == 21 and lines[-1].endswith("some.yaml: and 8980 more. Correct these first.")
+
+
 def test_a_rule_between_settings_speaks_in_its_own_words(refused):
     assert refused("low: 3", kind=Ordered).endswith("some.yaml: low is above high. Swap them.")
 

@@ -214,6 +214,18 @@ def test_a_parquet_file_that_cannot_be_read_is_one_broken_record(tmp_path):
     assert read(tmp_path) == ["broken", ("a star", png())]
 
 
+def test_a_small_parquet_file_does_not_become_gigabytes(tmp_path):
+    table = pa.table({"image": [bytes(70 << 20)] * 4, "text": ["a star"] * 4})
+    pq.write_table(table, tmp_path / "x.parquet", compression="zstd")
+    del table
+    assert (tmp_path / "x.parquet").stat().st_size < 100_000
+    before = pa.default_memory_pool().max_memory()
+    for item in source(tmp_path / "x.parquet").items():
+        with pytest.raises(Unusable, match=r"image unpacks from \d+ to \d{8,} bytes"):
+            item.read()
+    assert pa.default_memory_pool().max_memory() == before
+
+
 def test_a_parquet_file_without_the_column_is_refused_naming_those_it_has(tmp_path):
     pq.write_table(pa.table({"image": [png()], "alt": ["a star"]}), tmp_path / "x.parquet")
     with pytest.raises(BadInput, match="x.parquet has no column .*it has image, alt"):

@@ -14,7 +14,8 @@ from .files import Files, SourceSettings, list_files
 from .items import CAPTIONS, Item, Unusable, broken, pick_column, picture_bytes, shown, tidy_caption
 
 IMAGES = ("image", "jpg", "jpeg", "png", "webp")  # columns looked for when the settings name none
-ROWS = 16  # read at a time
+MOST = 64 << 20  # bytes that a column of a row group may unpack to, or SWELLS times what it takes in the file
+SWELLS = 20  # pictures, which are packed already, do not swell, and texts less than this
 
 
 class Parquet(Files):
@@ -46,7 +47,10 @@ def _read(group: "_Group", index: int, image: str, caption: str, folder: Path) -
 
 
 class _Group:
-    """The rows of one row group, read forward in small batches, and only when one is asked for."""
+    """The rows of one row group, read forward one by one, and only when one is asked for.
+
+    One by one since rows may be many times the same large one, which takes little room in the file.
+    """
 
     def __init__(self, file: pq.ParquetFile, group: int, columns: list[str]):
         self._file, self._group, self._columns = file, group, columns
@@ -58,13 +62,22 @@ class _Group:
         """The cells of a row by column; Unusable if the file is damaged there."""
         try:
             if self._batches is None:
-                self._batches = self._file.iter_batches(ROWS, [self._group], self._columns, use_threads=False)
+                self._check_size()
+                self._batches = self._file.iter_batches(1, [self._group], self._columns, use_threads=False)
             while index >= self._end:
                 self._batch = next(self._batches)
                 self._start, self._end = self._end, self._end + self._batch.num_rows
         except (pa.ArrowException, OSError, StopIteration) as error:
             raise Unusable("broken", f"the row cannot be read: {error or 'the file ends before it'}") from error
         return {name: self._batch.column(name)[index - self._start].as_py() for name in self._columns}
+
+    def _check_size(self) -> None:
+        """Unusable if a column that is read is said to unpack to far more than it is."""
+        group = self._file.metadata.row_group(self._group)
+        for column in (group.column(number) for number in range(group.num_columns)):
+            unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
+            if column.path_in_schema.split(".")[0] in self._columns and unpacked > max(MOST, SWELLS * packed):
+                raise Unusable("too_large", f"{column.path_in_schema} unpacks from {packed} to {unpacked} bytes")
 
 
 @dataclass(frozen=True)
