@@ -19,11 +19,11 @@ from stylear.pipeline import MINI
 DOCS = Path(__file__).parent
 SEED, GAMMA = 0, 0.1  # those of `python -m stylear sheet`
 ICON = [
-    [("neon", "a skull"), ("watercolour", "an umbrella")],
-    [("underwater", "a house"), ("blueprint", "a rocket")],
+    [("neon", "a house"), ("watercolour", "a rabbit")],
+    [("stained_glass", "a skull"), ("blueprint", "a guitar")],
 ]
 STYLES = ("stained_glass", "blueprint", "neon")
-PROMPTS = (None, "a house", "a skull", "a rocket", "an umbrella", "an apple", "a tree")  # first the reference itself
+PROMPTS = (None, "a house", "a skull", "a guitar", "an apple", "a rabbit", "a rocket")  # first the reference itself
 BANNER = [[(style, prompt) for prompt in PROMPTS] for style in STYLES]  # 7 x 3 is the registry's 21:9
 Cells = Sequence[Sequence[tuple[str, str | None]]]
 

@@ -117,8 +117,8 @@ class Sheets:
         """With a depth map and without."""
         depth, names = open_image(DEPTH), ("linocut", "watercolour")
         rows = [("references", {name: _reference(name) for name in names} | {"depth map": depth})]
-        for condition, heading in ((self._model.encode_condition(depth), "a tree, with the map"), (None, "without")):
-            drawn = {name: self._draw(self._noisy(name), "a tree", condition=condition) for name in names}
+        for condition, heading in ((self._model.encode_condition(depth), "an apple, with the map"), (None, "without")):
+            drawn = {name: self._draw(self._noisy(name), "an apple", condition=condition) for name in names}
             rows.append((heading, drawn))
         return rows
 
