@@ -241,7 +241,7 @@ def test_ar_sample_asks_for_the_memory_of_its_size_batch_guidance_and_condition(
     for change in changes:
         nodes["ARSample"].execute(model=model, style="style", **SAMPLE | change)
     batch, plain, unguided, conditional, wide, apart, negative = asked_for
-    assert unguided < plain < apart < negative == batch and plain < conditional and plain < wide
+    assert unguided < plain < apart < negative < batch and plain < conditional and plain < wide
 
 
 def test_ar_sample_asks_for_the_memory_of_the_device_it_draws_on_wherever_the_weights_rest(

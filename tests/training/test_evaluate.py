@@ -140,9 +140,9 @@ def test_a_folder_begun_with_another_adapter_is_refused(told, model, tmp_path):
         (tmp_path / "adapter").mkdir(exist_ok=True)
         (tmp_path / "adapter" / file.name).write_bytes(file.read_bytes())
     same = model.model_copy(update={"adapter": str(tmp_path / "adapter")})
-    (tmp_path / "out" / "settings.yaml").write_text(
-        yaml.safe_dump(told(metrics={}, model=same).model_dump(mode="json"))
-    )
+    file = tmp_path / "out" / "settings.yaml"
+    first = file.read_text().splitlines()[0]
+    file.write_text(f"{first}\n{yaml.safe_dump(told(metrics={}, model=same).model_dump(mode='json'))}")
     assert "(0 drawn now)" in run(told(metrics={}, model=same))
     tiny.save_file({key: 2 * value for key, value in tiny.lora_state().items()}, tmp_path / "adapter/model.safetensors")
     with pytest.raises(BadInput, match="other inputs than those of now: model.adapter"):
