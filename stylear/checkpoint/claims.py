@@ -13,7 +13,17 @@ from ..errors import BadCheckpoint
 
 _BEFORE_WEIGHTS = 5  # pickles in a file of torch.save's older layout: mark, version, machine, tensors, their names
 _MAX_DIMS = 64  # of a tensor, PyTorch's own limit
-_TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
+_TENSORS = {
+    *("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"),
+    *("_rebuild_parameter", "_rebuild_parameter_with_state"),
+}
+_COPIES = {  # what of its arguments it keeps is a copy
+    ("collections", "OrderedDict"),
+    ("collections", "Counter"),
+    ("builtins", "set"),
+    ("torch", "Size"),
+    ("_codecs", "encode"),
+}
 
 
 def check_claims(path: Path, file: BinaryIO, zipped: bool) -> None:
@@ -62,6 +72,7 @@ class _Trial(pickle._Unpickler):
         self._left = budget
 
     def find_class(self, module: str, name: str) -> object:
+        module = "builtins" if module == "__builtin__" else module  # as Python 2 called it, and torch.save does
         makes = self._makes(module, name)
         if makes is None and (module, name[:9]) == ("torch._utils", "_rebuild_"):
             raise _Refused("a tensor that is quantised, sparse or without numbers")
@@ -75,18 +86,28 @@ class _Trial(pickle._Unpickler):
     def _makes(self, module: str, name: str) -> object:
         if module == "torch._utils" and name in _TENSORS:
             return _Makes(self._tensor)
-        if (module, name) in (("collections", "OrderedDict"), ("torch", "Size"), ("_codecs", "encode")):
+        if (module, name) in _COPIES:
             return _Makes(self._copy)
+        if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
+            return _Makes(self._of_type)
         if module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage"):
             return name
         if (module, name) == ("torch", "device"):
             return _Makes(lambda *_: name)
+        if (module, name) in (("torch.nn.parameter", "Parameter"), ("torch", "Tensor")):
+            return name
         return name if module == "torch" and isinstance(vars(torch).get(name), torch.dtype) else None
 
     def _tensor(self, *arguments: object) -> object:
         if any(len(part) > _MAX_DIMS for part in arguments if isinstance(part, list | tuple)):
             raise _Refused("a tensor of more dimensions than there are")
+        self._copies(*(part for part in arguments if isinstance(part, dict)))
         return _StandIn(self._copies)
+
+    def _of_type(self, makes: "_Makes", kind: object, arguments: tuple, state: object) -> object:
+        """A tensor with attributes of its own: how it is made, its class, of what, and the attributes."""
+        self._copies(state)
+        return makes(*arguments)
 
     def _copy(self, *arguments: object) -> object:
         self._copies(*arguments)

@@ -9,7 +9,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import pytest
 import tiny
@@ -216,7 +216,16 @@ def test_a_pickle_by_a_name_that_only_pytorch_finds_is_looked_at(place):
 @pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_what_trainers_save_beside_weights_is_read(place, container):
     model = torch.nn.Linear(2, 3)
-    beside = {"epoch": 3, "rate": 1e-3, "shape": torch.Size([1, 2]), "dtype": torch.float16, "on": torch.device("cpu")}
+    model.bias.note = "an attribute"
+    model.weight.data.note = "an attribute"
+    kept = {"milestones": Counter({10: 1}), "names": {"a", "b"}, "bias": model.bias, "weight": model.weight.data}
+    beside = kept | {
+        "epoch": 3,
+        "rate": 1e-3,
+        "shape": torch.Size([1, 2]),
+        "dtype": torch.float16,
+        "on": torch.device("cpu"),
+    }
     optimizer = torch.optim.AdamW(model.parameters()).state_dict()
     content = {"state_dict": model.state_dict(), "optimizer": optimizer, "hyper_parameters": beside}
     (place / "trained.ckpt").write_bytes(contained(content, container))
