@@ -134,6 +134,8 @@ def check_new(path: Path, overwrite: bool = False, how: str = "set overwrite on"
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
+        if error.errno in _FULL:
+            raise BadInput(f"{_refusal(error, path.parent)} ({error})") from error
         raise BadInput(f"{path.parent} cannot be written: {error.strerror}. Give a path in another folder.") from error
 
 

@@ -218,7 +218,7 @@ class _Run:
         guided, noise = guide(logits, self.weights), self._noise(count + ahead)
         now = None if noise is None else noise[:, :count]
         if hidden.dtype == torch.float32:
-            drawn, doubt = draw_surely(guided, now, top_k, margin(logits, self.weights))
+            drawn, doubt = draw_surely(guided, now, top_k, margin(logits, self.weights, hidden.shape[-1]))
         else:
             drawn = draw(guided, now, top_k)
             doubt = torch.zeros_like(drawn)

@@ -205,8 +205,9 @@ def _check_splits(rule: dict | None) -> None:
     if len(rules) > _MAX_RULES or any(rule.get("type") not in _RULES for rule in rules):
         raise ValueError(f"its text is split by more than {_MAX_RULES} rules, or by others than a Chameleon's")
     for pattern in (rule["pattern"].get("Regex", "") for rule in rules if rule["type"] == "Split"):
-        repeats = len(re.findall(r"(?<!\\)[*+?{]", pattern))
-        if len(pattern) > _MAX_PATTERN or repeats > 1:
+        plain = re.sub(r"\\[pP]\{\w*\}|\\.", "x", pattern)  # without properties and escapes,
+        repeats = re.findall(r"[*+?{]", re.sub(r"\[[^]]*\]", "x", plain))  # and without what sets of characters hold
+        if len(pattern) > _MAX_PATTERN or len(repeats) > 1 or "(?" in plain:
             raise ValueError(f"its text is split by {short(pattern)}, which may not end")
 
 

@@ -22,8 +22,8 @@ _COPIES = {  # what of its arguments it keeps is a copy
     ("collections", "Counter"),
     ("builtins", "set"),
     ("torch", "Size"),
-    ("_codecs", "encode"),
 }
+_SMALL = {("torch", "device"), ("builtins", "complex"), ("torch.serialization", "_get_layout")}
 
 
 def check_claims(path: Path, file: BinaryIO, zipped: bool) -> None:
@@ -60,16 +60,32 @@ class _Refused(Exception):
     """What no state dict has in it."""
 
 
+_OPCODES = (  # those that torch.load takes with weights_only
+    *(pickle.GLOBAL, pickle.NEWOBJ, pickle.REDUCE, pickle.BUILD, pickle.APPEND, pickle.APPENDS, pickle.SETITEM),
+    *(pickle.SETITEMS, pickle.MARK, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.NONE),
+    *(pickle.NEWFALSE, pickle.NEWTRUE, pickle.EMPTY_TUPLE, pickle.EMPTY_LIST, pickle.EMPTY_SET, pickle.BININT),
+    *(pickle.BININT1, pickle.BININT2, pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINSTRING, pickle.BINPERSID),
+    *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.LONG1, pickle.PROTO, pickle.STOP),
+)
+
+
 class _Trial(pickle._Unpickler):
     """Follows a pickle with stand-ins for all that it would make.
 
     Of the two unpicklers of Python this is the one that takes no memory because a file says how long something is.
-    `budget`: how many values all copies together may have.
+    `budget`: how many values all copies together may have, and each storage.
     """
+
+    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES}
 
     def __init__(self, stream: BinaryIO, budget: int):
         super().__init__(stream, encoding="latin1")
-        self._left = budget
+        self._left = self._most = budget
+
+    def load_empty_dictionary(self) -> None:
+        self.append(_StandIn(self._copies))
+
+    dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary
 
     def find_class(self, module: str, name: str) -> object:
         module = "builtins" if module == "__builtin__" else module  # as Python 2 called it, and torch.save does
@@ -81,42 +97,74 @@ class _Trial(pickle._Unpickler):
         return makes
 
     def persistent_load(self, key: object) -> object:
-        return _StandIn(self._copies)
+        _check_key(key)
+        numbers = key[4] if isinstance(key, tuple) and len(key) > 4 else None
+        if type(numbers) is not int or not 0 <= numbers <= self._most:
+            raise _Refused("a storage of more numbers than the file has bytes")
+        return _Storage(numbers)
 
     def _makes(self, module: str, name: str) -> object:
         if module == "torch._utils" and name in _TENSORS:
-            return _Makes(self._tensor)
+            return _Makes(self._tensor if name.startswith("_rebuild_tensor") else self._parameter)
+        if (module, name) in (("_codecs", "encode"), ("builtins", "bytearray")):
+            return _Makes(self._encode)
         if (module, name) in _COPIES:
             return _Makes(self._copy)
         if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
             return _Makes(self._of_type)
         if module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage"):
             return name
-        if (module, name) == ("torch", "device"):
-            return _Makes(lambda *_: name)
+        if (module, name) in _SMALL:
+            return _Makes(lambda *values: _check_key(values) or name)
         if (module, name) in (("torch.nn.parameter", "Parameter"), ("torch", "Tensor")):
             return name
         return name if module == "torch" and isinstance(vars(torch).get(name), torch.dtype) else None
 
-    def _tensor(self, *arguments: object) -> object:
-        if any(len(part) > _MAX_DIMS for part in arguments if isinstance(part, list | tuple)):
-            raise _Refused("a tensor of more dimensions than there are")
-        self._copies(*(part for part in arguments if isinstance(part, dict)))
-        return _StandIn(self._copies)
+    def _tensor(self, storage: object, offset: object, size: object, stride: object, *more: object) -> object:
+        """A tensor, which may be no larger than what it is a view of: PyTorch would make that larger."""
+        sides = [offset, *size, *stride]
+        if len(size) > _MAX_DIMS or len(size) != len(stride) or any(type(n) is not int or n < 0 for n in sides):
+            raise _Refused("a tensor whose shape is none")
+        reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
+        if not isinstance(storage, _Storage) or (0 not in size and reach > storage.numbers):
+            raise _Refused("a tensor that is larger than its numbers")
+        return _Tensor(self._copies)
+
+    def _parameter(self, data: object, needs_gradient: object, hooks: object, *state: object) -> object:
+        self._copies(*state)
+        return _Tensor(self._copies)
 
     def _of_type(self, makes: "_Makes", kind: object, arguments: tuple, state: object) -> object:
         """A tensor with attributes of its own: how it is made, its class, of what, and the attributes."""
         self._copies(state)
         return makes(*arguments)
 
+    def _encode(self, text: str = "", encoding: str = "latin1") -> object:
+        """Bytes, which are written as a text; other encodings can take time without end."""
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise _Refused("text that is to be encoded")
+        return self._copy(text)
+
     def _copy(self, *arguments: object) -> object:
+        for one in arguments:
+            for key in one if isinstance(one, list | tuple) else ():
+                _check_key(tuple(key[:1]) if isinstance(key, list) else key)
         self._copies(*arguments)
         return _StandIn(self._copies)
 
     def _copies(self, *values: object) -> None:
-        self._left -= sum(len(value) for value in values if isinstance(value, list | tuple | dict | set | str | bytes))
+        self._left -= sum(len(value) for value in values if isinstance(value, list | tuple | set | str | _StandIn))
         if self._left < 0:
             raise _Refused("copies of one thing without end")
+
+
+def _check_key(value: object, depth: int = 2) -> None:
+    """Refuse what is no plain value or shallow tuple of such: to look a deep one up can take time, or the stack."""
+    if isinstance(value, tuple) and depth and len(value) <= _MAX_DIMS:
+        for one in value:
+            _check_key(one, depth - 1)
+    elif not isinstance(value, str | int | float | bool | bytes | None):
+        raise _Refused("a key that is no plain value")
 
 
 class _Makes:
@@ -132,16 +180,35 @@ class _Makes:
 
 
 class _StandIn:
-    """A thing that a pickle made, which takes what it is told and keeps nothing of it."""
+    """A thing that a pickle made, which takes what it is told and keeps nothing of it but how many keys it has."""
 
     def __init__(self, copies: Callable[..., None]):
         self._copies = copies
+        self._keys = 0
 
     def __len__(self) -> int:
-        return 0
+        return self._keys
 
     def __setitem__(self, key: object, value: object) -> None:
-        pass
+        _check_key(key)
+        self._keys += 1
 
     def __setstate__(self, state: Any) -> None:
         self._copies(state)
+
+
+class _Tensor(_StandIn):
+    """Stands for a tensor, whose state no file of today sets: it could make it larger."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise _Refused("numbers that are set one by one")
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Refused("a tensor in a layout of long ago")
+
+
+class _Storage:
+    """Stands for the numbers of tensors, of which it says how many there are."""
+
+    def __init__(self, numbers: int):
+        self.numbers = numbers

@@ -3,6 +3,7 @@
 Each ends in success or in an error that says what to do; what was there is whole, and the same words go on from it.
 """
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tiny_tokens
 import torch
 from PIL import Image
 
-from stylear import StyleAR, presets
+from stylear import StyleAR, files, presets
 from stylear.errors import BadInput, Cancelled
 from stylear.files import held
 
@@ -222,3 +223,12 @@ def test_a_preset_on_a_disk_that_refuses_is_told_and_the_one_before_stays(tmp_pa
         assert [path.name for path in (tmp_path / "disk").iterdir()] == ["full"]
     survived(1)
     assert target.read_bytes() == before
+
+
+def test_a_disk_that_is_full_before_the_work_begins_is_told_as_full(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", full)
+    with pytest.raises(BadInput, match="The disk of .* is full: make room"):
+        files.check_new(tmp_path / "x.png")

@@ -230,3 +230,35 @@ def test_what_trainers_save_beside_weights_is_read(place, container):
     content = {"state_dict": model.state_dict(), "optimizer": optimizer, "hyper_parameters": beside}
     (place / "trained.ckpt").write_bytes(contained(content, container))
     assert set(checkpoint.open_weights(place / "trained.ckpt").like) == {"weight", "bias"}
+
+
+def pickled_key(thing: bytes) -> bytes:
+    """A pickle of a dict with a key that is too much to look up, in the bytes of its opcodes."""
+    return b"\x80\x02}q\x00" + thing + b"K\x01s."
+
+
+SHARED = b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(1, 41))
+KEYS = {
+    "a key that shares itself": pickled_key(SHARED),
+    "a key as deep as a million": pickled_key(b")" + b"\x85" * 1_000_000),
+    "a set of such": b"\x80\x02c__builtin__\nset\n](" + b")" + b"\x85" * 1_000_000 + b"e\x85R.",
+    "a text that takes minutes": b"\x80\x02c_codecs\nencode\nX"
+    + (30_000).to_bytes(4, "little")
+    + b"\xc3\xa9" * 15_000
+    + b"X\x08\x00\x00\x00punycode\x86R.",
+    "a tensor that makes its numbers more": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n("
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQK\x00J\xff\xff\xff\x7f\x85K\x01\x85\x89}tR.",
+}
+
+
+@pytest.mark.parametrize("what", KEYS)
+def test_a_pickle_that_would_take_the_time_or_the_stack_is_refused(place, what):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        zipped.writestr("archive/data.pkl", KEYS[what])
+        zipped.writestr("archive/version", "3\n")
+        zipped.writestr("archive/data/0", bytes(4))
+    (place / "image_proj.pth").write_bytes(file.getvalue())
+    with case():
+        found = outcome(checkpoint.open_weights, place / "image_proj.pth")
+    assert isinstance(found, BadCheckpoint) and "holds more than weights" in str(found)

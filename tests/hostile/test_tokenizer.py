@@ -8,6 +8,7 @@ import tiny
 import torch
 from hypothesis import strategies as st
 
+from stylear.errors import BadCheckpoint
 from stylear.vocabulary import STYLE_TOKENS, Vocabulary
 
 from .harness import case, failed, hostile, outcome
@@ -163,3 +164,28 @@ def test_any_text_is_a_prompt_or_refused(prompt):
 def test_a_prompt_of_megabytes_is_refused(prompt):
     with case():
         assert failed(outcome(PLAIN.prompt, prompt, max_length=600))
+
+
+CHAMELEON = (  # how the released tokenizer.json cuts text up, before ByteLevel
+    "<sentinel:[0-9]+>",
+    "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
+    "([\t\n]|    |  )",
+    r"\p{N}",
+    r"[\p{P}!-/:-@\[-`{-~]",
+)
+
+
+def with_rules(*patterns: str) -> str:
+    splits = [{"type": "Split", "pattern": {"Regex": one}, "behavior": "Isolated", "invert": False} for one in patterns]
+    rule = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return json.dumps(WHOLE | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, rule]}})
+
+
+def test_the_rules_of_the_released_tokenizer_are_taken():
+    assert Vocabulary(with_rules(*CHAMELEON)).encode("a cat, 12 of (them)")
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(?=a)x", r"(\\+|\\)+[bc]", r"\p{N}+x*", "[a](b*)+]", "x" * 101])
+def test_a_rule_that_may_not_end_is_refused(pattern):
+    with pytest.raises(BadCheckpoint, match="which may not end"):
+        Vocabulary(with_rules(pattern))

@@ -499,3 +499,9 @@ def test_timing_ends_when_it_is_cancelled_and_goes_on_where_it_was(model, monkey
         measured.costs(model, CODES, 2, 64, lambda: len(seen) == 5)
     assert len(seen) == 5
     assert set(measured.costs(model, CODES, 2, 4)) == {1, 2, 3, 4} and len(seen) == 5 + 2
+
+
+def test_a_wider_decoder_is_given_more_room_to_round():
+    logits = torch.ones(2, 3, 4)
+    narrow, wide = margin(logits, (4, -3), 64), margin(logits, (4, -3), 4096)
+    assert narrow == margin(logits, (4, -3)) and wide == 8 * narrow
