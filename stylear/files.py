@@ -15,7 +15,9 @@ import filelock
 from .errors import BadCheckpoint, BadInput, StyleARError
 
 _STEM = 40  # characters of a file's name that its draft keeps, so that the draft's is no longer than a name can be
-_DRAFT = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]*)?|\.tmp[0-9A-Za-z]{6}")  # the last is one that safetensors writes first
+_DRAFT = re.compile(
+    r"\..*\.~[0-9a-f]{8}(\.[^.]*)?|\.tmp[0-9A-Za-z]{6}"
+)  # the last is one that safetensors writes first
 _NOT_PLAIN = re.compile(  # characters that move a cursor, ends that Windows drops, and the names of its devices
     r"[\x00-\x1f\x7f-\x9f]|[. ]\Z|\A(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE
 )
@@ -37,7 +39,7 @@ def new_file(path: str | Path, overwrite: bool = False, how: str = "set overwrit
     """
     path = Path(path)
     _check_place(path, overwrite, how)
-    draft = path.with_name(f".{path.stem[:_STEM]}.{secrets.token_hex(4)}{path.suffix}")
+    draft = path.with_name(f".{path.stem[:_STEM]}.~{secrets.token_hex(4)}{path.suffix}")
     with in_words(path.parent):
         try:
             yield draft

@@ -166,7 +166,7 @@ def test_a_folder_that_another_download_fills_is_refused_and_left_alone(fetch, h
 def test_what_a_killed_download_left_of_versions_that_are_gone_is_deleted(fetch, tmp_path):
     fetch(ADAPTER)
     (tmp_path / "7b" / "adapter" / "model.safetensors").unlink()
-    left = [".SHA256SUMS.0a1b2c3d", "adapter/.model.safetensors.000000000000.part"]
+    left = [".SHA256SUMS.~0a1b2c3d", "adapter/.model.safetensors.000000000000.part"]
     for name in left:
         (tmp_path / "7b" / name).touch()
     fetch(ADAPTER)

@@ -197,7 +197,7 @@ def test_a_folder_with_other_files_is_not_begun(tmp_path):
     assert not (tmp_path / "settings.yaml").exists()
 
 
-@pytest.mark.parametrize("name", [".notes.deadbeef", "sub/.keep.0a1b2c3d.txt"])
+@pytest.mark.parametrize("name", [".notes.~deadbeef", "sub/.keep.~0a1b2c3d.txt"])
 def test_a_folder_that_is_refused_keeps_what_looks_like_a_draft(tmp_path, name):
     for file in ("letters.txt", name):
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -209,7 +209,7 @@ def test_a_folder_that_is_refused_keeps_what_looks_like_a_draft(tmp_path, name):
 
 def test_hidden_files_of_a_folder_that_was_not_begun_stay(tmp_path):
     (tmp_path / ".cache").mkdir()
-    kept = [".tmpAb12Cd", ".cache/.notes.deadbeef.txt", ".cache/.tmpAb12Cd"]
+    kept = [".tmpAb12Cd", ".cache/.notes.~deadbeef.txt", ".cache/.tmpAb12Cd"]
     for name in kept:
         (tmp_path / name).write_text("mine")
     begin(tmp_path)
@@ -241,22 +241,28 @@ def test_a_folder_that_leads_elsewhere_is_refused(tmp_path, name):
 
 def test_a_run_killed_before_it_wrote_its_settings_can_begin_again(tmp_path):
     (tmp_path / ".lock").touch()
-    (tmp_path / ".settings.0a1b2c3d.yaml").write_text("ste")
+    (tmp_path / ".settings.~0a1b2c3d.yaml").write_text("ste")
     begin(tmp_path)
-    assert not (tmp_path / ".settings.0a1b2c3d.yaml").exists()
+    assert not (tmp_path / ".settings.~0a1b2c3d.yaml").exists()
 
 
 def test_what_a_killed_run_was_writing_is_deleted_and_nothing_else(tmp_path):
     begin(tmp_path)
     (tmp_path / "sub").mkdir()
-    drafts = [".model.0a1b2c3d.safetensors", "sub/.000-1.deadbeef.png", ".settings.00000000.yaml", ".x.12345678"]
+    drafts = [".model.~0a1b2c3d.safetensors", "sub/.000-1.~deadbeef.png", ".settings.~00000000.yaml", ".x.~12345678"]
     drafts += ["sub/.tmpJ6ystM", ".tmpa00Zz9"]  # safetensors' own
-    kept = [".state.yaml", ".model.0a1b2c3d4e.safetensors", "sub/model.0a1b2c3d.png", ".x.1234567g"]
+    kept = [
+        ".state.yaml",
+        ".model.~0a1b2c3d4e.safetensors",
+        "sub/model.~0a1b2c3d.png",
+        ".x.~1234567g",
+        ".notes.20261123.md",
+    ]
     kept += [".tmpJ6ystM.txt", ".tmpnotes", "sub/tmpJ6ystM", ".tmp"]
     for name in drafts + kept:
         (tmp_path / name).touch()
     begin(tmp_path)
-    assert [(tmp_path / name).exists() for name in drafts + kept] == [False] * 6 + [True] * 8
+    assert [(tmp_path / name).exists() for name in drafts + kept] == [False] * 6 + [True] * 9
 
 
 @pytest.mark.parametrize(
